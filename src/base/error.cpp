@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/error.h"
+
+#include <utility>
+
+namespace fluxlora {
+
+Error::Error(ErrorKind kind, std::string where, std::string what, std::string hint)
+    : std::runtime_error(where + ": " + what),
+      kind_(kind),
+      where_(std::move(where)),
+      what_(std::move(what)),
+      hint_(std::move(hint)) {}
+
+std::string Error::two_lines() const {
+  return "error: " + where_ + ": " + what_ + "\nhint: " + hint_ + "\n";
+}
+
+Error bad_input(std::string where, std::string what, std::string hint) {
+  return {ErrorKind::bad_input, std::move(where), std::move(what), std::move(hint)};
+}
+
+Error environment_error(std::string where, std::string what, std::string hint) {
+  return {ErrorKind::environment, std::move(where), std::move(what), std::move(hint)};
+}
+
+void check_failed(const char* condition, const char* file, int line, const std::string& detail) {
+  throw Error(ErrorKind::internal, std::string(file) + ":" + std::to_string(line),
+              detail + " (" + condition + " does not hold)",
+              "this is a fault of fluxlora; please report it with the command that you ran");
+}
+
+}  // namespace fluxlora

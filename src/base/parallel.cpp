@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/parallel.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace fluxlora {
+namespace {
+
+thread_local bool inside_parallel_for = false;
+
+int default_thread_count() {
+  if (const char* text = std::getenv("FLUXLORA_THREADS")) {
+    const int count = std::atoi(text);
+    if (count >= 1) return std::min(count, 1024);
+  }
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+/// Worker i of n runs piece i of each job; the calling thread is worker 0.
+class Pool {
+ public:
+  explicit Pool(int threads) : threads_(threads) {
+    for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { serve(i); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = true;
+      ++generation_;
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  int threads() const { return threads_; }
+
+  void run(const std::function<void(int)>& piece) {
+    std::lock_guard one_job_at_a_time(job_mutex_);
+    error_ = nullptr;
+    piece_ = &piece;
+    pending_.store(threads_ - 1, std::memory_order_relaxed);
+    {
+      std::lock_guard lock(mutex_);
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    call(0);
+    while (pending_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  void call(int index) {
+    inside_parallel_for = true;
+    try {
+      (*piece_)(index);
+    } catch (...) {
+      std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
+    inside_parallel_for = false;
+  }
+
+  void serve(int index) {
+    uint64_t seen = 0;
+    while (true) {
+      // Spinning briefly catches the next operation of a step without a trip through the kernel.
+      for (int spin = 0; spin < 2000 && generation_.load(std::memory_order_acquire) == seen; ++spin)
+        std::this_thread::yield();
+      if (generation_.load(std::memory_order_acquire) == seen) {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load() != seen; });
+      }
+      seen = generation_.load();
+      if (stopping_) return;
+      call(index);
+      pending_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  const int threads_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_, job_mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> pending_{0};
+  std::atomic<bool> stopping_{false};
+  const std::function<void(int)>* piece_ = nullptr;
+  std::exception_ptr error_;
+};
+
+std::unique_ptr<Pool>& pool() {
+  static std::unique_ptr<Pool> instance = std::make_unique<Pool>(default_thread_count());
+  return instance;
+}
+
+}  // namespace
+
+int thread_count() { return pool()->threads(); }
+
+void set_thread_count(int count) {
+  if (count != thread_count()) pool() = std::make_unique<Pool>(std::max(1, count));
+}
+
+void parallel_for(int64_t count, int64_t grain,
+                  const std::function<void(int64_t, int64_t)>& body) {
+  if (count <= 0) return;
+  grain = std::max<int64_t>(1, grain);
+  const int64_t grains = (count + grain - 1) / grain;
+  const int threads = inside_parallel_for ? 1 : thread_count();
+  if (threads == 1 || grains == 1) return body(0, count);
+  pool()->run([&](int index) {
+    const int64_t first = grains * index / threads * grain;
+    const int64_t last = std::min(count, grains * (index + 1) / threads * grain);
+    if (first < last) body(first, last);
+  });
+}
+
+}  // namespace fluxlora

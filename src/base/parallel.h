@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pool of threads for the whole program. Work is cut by index, never by timing, so that results
+// do not depend on which thread took which piece.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace fluxlora {
+
+/// Threads in use: all cores that the process may run on, or FLUXLORA_THREADS.
+int thread_count();
+
+/// Changes the number of threads, 1 or more. Not to be called while parallel_for runs.
+void set_thread_count(int count);
+
+/// Calls body(first, last) on disjoint ranges that cover [0, count), on all threads, and waits.
+/// A range is a multiple of `grain` long but for the last. The split depends only on count, grain
+/// and thread_count(). A nested call runs in the calling thread. Exceptions reach the caller.
+void parallel_for(int64_t count, int64_t grain,
+                  const std::function<void(int64_t first, int64_t last)>& body);
+
+}  // namespace fluxlora

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Device: one processor with its memory and its Ops.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ops/ops.h"
+#include "tensor/buffer.h"
+
+namespace fluxlora {
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual Ops& ops() = 0;
+  /// "cpu (2 threads)", for people.
+  virtual std::string name() const = 0;
+  /// Whether tensors of this device can be read through plain pointers.
+  virtual bool is_host() const = 0;
+  /// Throws Error (environment) when the memory is not there.
+  virtual Buffer allocate(int64_t bytes) = 0;
+  /// Contiguous copies between host memory and the device; they return when the data is there.
+  virtual void upload(const Tensor& device, const void* host) = 0;
+  virtual void download(void* host, const Tensor& device) = 0;
+  virtual void synchronize() = 0;
+};
+
+/// "cpu", "cuda", "cuda:1" or "auto" (the first GPU, else the CPU). Throws Error (environment)
+/// when there is no such device, Error (bad_input) for another word. backend/open_device.cpp.
+std::unique_ptr<Device> open_device(const std::string& name);
+
+}  // namespace fluxlora

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weight: a frozen matrix whose storage format only the backend knows.
+#pragma once
+
+#include "tensor/tensor.h"
+
+namespace fluxlora {
+
+enum class WeightFormat { f64, f32, bf16 };
+
+/// A frozen (out, in) matrix. `values` is (out, in) in the format's element type. Models hold these
+/// and hand them to Ops::linear; no model file looks inside.
+struct Weight {
+  WeightFormat format = WeightFormat::f32;
+  Tensor values;  // (out, in)
+
+  int64_t out() const { return values.dim(0); }
+  int64_t in() const { return values.dim(1); }
+  explicit operator bool() const { return static_cast<bool>(values); }
+};
+
+}  // namespace fluxlora
