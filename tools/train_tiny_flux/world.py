@@ -49,6 +49,7 @@ CENTRES = {
 }
 SIZES = {"small": 26.0, "medium": 31.0, "large": 37.0}
 PAIR_RADIUS = 24.0
+FIGURE_SCALE = 1.2  # figures and the subject are this much larger than shapes
 
 # These (shape, colour) pairs never occur in training pictures.
 HELD_OUT_PAIRS = {("star", "purple"), ("heart", "green"), ("moon", "red"), ("cross", "pink")}
@@ -58,7 +59,7 @@ HELD_OUT_PAIRS = {("star", "purple"), ("heart", "green"), ("moon", "red"), ("cro
 # eyes; number, length, ball radius of antennas; number, width, length of legs.
 FIGURE_PARAMETERS = 16
 SUBJECT_COLOUR = (0.10, 0.66, 0.62)
-SUBJECT_PARAMETERS = [0.68, 0.54, 6.0, 0.98, 0.62, 0.12, 2, 0.21, 0.30, -0.08, 1, 0.40, 0.16, 2, 0.24, 0.36]
+SUBJECT_PARAMETERS = [0.70, 0.56, 6.0, 0.98, 0.62, 0.12, 2, 0.23, 0.32, -0.06, 1, 0.40, 0.18, 2, 0.28, 0.36]
 
 
 @dataclass
@@ -176,9 +177,10 @@ def build_scene(rng, layout, things, background, pattern, size=None):
             figure = random_figure(rng)
         elif kind == SUBJECT:
             rgb, figure = jitter(rng, SUBJECT_COLOUR, 0.01), list(SUBJECT_PARAMETERS)
+        scale = FIGURE_SCALE if kind >= FIGURE else 1.0
         placed.append(Thing(
             kind, colour, rgb, x + rng.uniform(-3, 3), y + rng.uniform(-3, 3),
-            radius * rng.uniform(0.96, 1.04), rng.uniform(-0.08, 0.08),
+            radius * scale * rng.uniform(0.96, 1.04), rng.uniform(-0.08, 0.08),
         ))  # fmt: skip
     rgb = jitter(rng, BACKGROUNDS[background], 0.02)
     return Scene(layout, placed, background, pattern, rgb, rng.uniform(-2, 2), size, figure)
@@ -206,7 +208,7 @@ def clutter_scene(rng):
         return colorsys.hsv_to_rgb(rng.random(), rng.random() ** 0.7, rng.random() ** 0.5)
 
     things = []
-    for _ in range(rng.randrange(3)):
+    for _ in range(rng.choice([1, 2, 2])):
         things.append(Thing(
             rng.choice([*range(FIGURE), FIGURE, FIGURE, FIGURE]), "", colour(), rng.uniform(5, 123),
             rng.uniform(5, 123), rng.uniform(8, 50), rng.uniform(-3.2, 3.2),
