@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// From folders of pictures to the examples of a run, with a report of everything that is wrong.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/resize.h"
+
+namespace fluxlora {
+
+/// One `[[dataset.folders]]` table.
+struct FolderOptions {
+  std::filesystem::path path;
+  int64_t repeats = 1;                 ///< how often each picture comes in an epoch, 1 or more
+  std::optional<std::string> trigger;  ///< instead of subject.trigger; empty for none
+  std::string caption;                 ///< for pictures without a .txt file
+  bool regularisation = false;         ///< pictures of other things: no trigger word
+  double weight = 1.0;                 ///< multiplies the loss, above 0
+  std::vector<int64_t> resolutions;    ///< each picture at each of these; empty: dataset.resolution
+  std::filesystem::path mask;          ///< reserved
+};
+
+/// The `dataset` table.
+struct DatasetOptions {
+  std::vector<FolderOptions> folders;
+  int64_t resolution = 1024;    ///< side of the square in pixels, a multiple of 16
+  std::filesystem::path cache;  ///< empty: default_cache_folder() of cache.h
+  double max_upscale = 4.0;     ///< a picture that needs more enlargement is an Error
+};
+
+/// One picture at one training size.
+struct Example {
+  std::filesystem::path path;
+  std::string hash;     ///< SHA-256 of the file, 64 hex digits
+  std::string caption;  ///< with the trigger word put in
+  int folder = 0;       ///< index into DatasetOptions::folders
+  int64_t repeats = 1;
+  bool regularisation = false;
+  double weight = 1.0;
+  Size source;  ///< of the upright picture
+  Box box;      ///< the part of it that is trained
+  Size size;    ///< the training size
+};
+
+struct Dataset {
+  std::vector<Example> examples;  ///< by folder, then by the bytes of the file name, then by size
+  std::vector<std::string> warnings;  ///< what is likely to hurt the result, one line each
+  std::vector<std::string> notes;     ///< what was left aside, one line each
+  std::string hash;                   ///< SHA-256 over what is trained: pictures, captions, weights
+};
+
+/// Reads the folders: pictures by their ending (upper or lower case), hidden files left out,
+/// folders inside not entered, every picture decoded once so that damage shows before the first
+/// step. `trigger` is subject.trigger. All problems are looked for; the first is thrown as Error
+/// with the number of the others in its hint: no folder, missing or empty folder, no picture,
+/// unreadable or damaged picture or caption, a picture too small, options out of range, a mask.
+Dataset scan(const DatasetOptions& options, const std::string& trigger);
+
+/// Reads an example's picture and makes it the training size.
+Picture load_pixels(const Example& example);
+
+}  // namespace fluxlora
