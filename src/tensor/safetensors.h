@@ -31,13 +31,15 @@ class SafetensorsFile {
   struct Entry {
     DType dtype;
     std::vector<int64_t> shape;  ///< may be empty: a scalar
-    const std::byte* data;       ///< into the mapping; alive while this object lives
+    const std::byte* data;       ///< into the mapping; alive while this object lives. Files of
+                                 ///< other writers need not align it: copy, or use read()
     int64_t bytes;
   };
   /// Throws Error (bad_input) naming the file when there is no such tensor.
   const Entry& entry(const std::string& name) const;
 
-  /// A copy as `dtype` (any floating type to f64, f32, bf16 or f16). Rank 0 becomes (1).
+  /// A copy as `dtype` (any floating type to f64, f32, bf16 or f16; others as they are). Rank 0
+  /// becomes (1). Throws Error (bad_input) for more than four dimensions or another type of number.
   HostTensor read(const std::string& name, DType dtype) const;
 
  private:
@@ -48,16 +50,22 @@ class SafetensorsFile {
   std::map<std::string, Entry> shapes_;
 };
 
-/// All tensors of a folder's component: one file, or the shards that NAME.safetensors.index.json
-/// lists. `stem` is say "diffusion_pytorch_model" or "model".
+/// All tensors of a folder's component: STEM.safetensors, or the shards that
+/// STEM.safetensors.index.json lists. `stem` is say "diffusion_pytorch_model" or "model". Throws
+/// Error (bad_input) when there is neither, when a shard is missing or lacks a listed tensor, or
+/// when the list leads out of the folder.
 class SafetensorsSet {
  public:
   SafetensorsSet(const std::filesystem::path& folder, const std::string& stem);
   explicit SafetensorsSet(const std::filesystem::path& file);
 
   bool contains(const std::string& name) const { return where_.count(name) != 0; }
-  const SafetensorsFile::Entry& entry(const std::string& name) const { return file(name).entry(name); }
-  HostTensor read(const std::string& name, DType dtype) const { return file(name).read(name, dtype); }
+  const SafetensorsFile::Entry& entry(const std::string& name) const {
+    return file(name).entry(name);
+  }
+  HostTensor read(const std::string& name, DType dtype) const {
+    return file(name).read(name, dtype);
+  }
   std::vector<std::string> names() const;
   /// For messages: the file that holds `name`, or the first file.
   const std::filesystem::path& path() const { return files_.front()->path(); }
@@ -74,11 +82,15 @@ class SafetensorsSet {
 struct NamedTensor {
   std::string name;
   Tensor view;
+  bool scalar = false;  ///< the one element is written with the shape [], as alpha in kohya's files
 };
 
 /// Writes a file whole or not at all (temporary file, fsync, rename). Tensors are laid out as the
 /// Python library does: by dtype, then by name, header padded to 8 bytes; so equal content gives
-/// equal bytes. Throws Error (environment) when the disk is full or the folder not writable.
+/// equal bytes, and the same bytes as Python's when there is at most one entry of metadata: we sort
+/// the metadata by key, the library writes it in the changing order of a hash map. Without metadata
+/// there is no `__metadata__`. Throws Error (environment) when the disk is full or the folder not
+/// writable, Error (bad_input) for names or metadata that are not UTF-8.
 void write_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
                        const std::map<std::string, std::string>& metadata);
 
