@@ -3,9 +3,9 @@
 //
 //   y = x Wᵀ + b,  then for each adapter i:  y[:, rows_i] += m s_i (x A_iᵀ) B_iᵀ
 //
-// Several adapters may sit on one fused weight, because diffusers and PEFT train to_q, to_k, to_v and
-// proj_mlp apart and kohya trains qkv and linear1 whole. Their A lie stacked, so that adapters that
-// share an input need one product.
+// Several adapters may sit on one fused weight, because diffusers and PEFT train to_q, to_k, to_v
+// and proj_mlp apart and kohya trains qkv and linear1 whole. Their A lie stacked, so that adapters
+// that share an input need one product.
 #pragma once
 
 #include <vector>
@@ -23,11 +23,11 @@ struct LoraSlice {
 };
 
 struct AdaptedLinear {
-  Weight weight;                 // (out, in)
-  Tensor bias;                   // (out) or empty
-  Tensor A, dA;                  // (ΣR, in), stacked in the order of `adapters`; empty without
+  Weight weight;  // (out, in)
+  Tensor bias;    // (out) or empty
+  Tensor A, dA;   // (ΣR, in), stacked in the order of `adapters`; empty without
   std::vector<LoraSlice> adapters;
-  Tensor multiplier;             ///< m: an f32 scalar on the device; 0 gives the base bit for bit
+  Tensor multiplier;  ///< m: an f32 scalar on the device; 0 gives the base bit for bit
 
   int64_t out() const { return weight.out(); }
   int64_t in() const { return weight.in(); }

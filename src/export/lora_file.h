@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// LoRA files. Written: diffusers/PEFT layout (flux-facts 3.1). Read: the same.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lora/adapter.h"
+
+namespace fluxlora::exporting {
+
+/// Writes `transformer.<module>.lora_A.weight` and `.lora_B.weight` of every adapter as `dtype`,
+/// whole or not at all. alpha/rank is multiplied into lora_B, since a file without alpha means
+/// scale 1 to every reader; the original alpha is in the metadata. `metadata` is added to the
+/// file's.
+void write_diffusers_lora(const std::filesystem::path& path, const lora::AdapterSet& adapters,
+                          DType dtype, const std::map<std::string, std::string>& metadata);
+
+/// A LoRA read from a file, before it is attached.
+struct LoraFile {
+  std::vector<lora::AdapterSpec> specs;
+  std::vector<HostTensor> A, B;  // per spec, f32: (rank, in), (rows, rank); scale folded into specs
+  std::map<std::string, std::string> metadata;
+};
+
+/// Throws Error (bad_input) naming the file and the key when a key fits no layer of the model, a
+/// pair is incomplete or a shape is wrong.
+LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config);
+
+/// Copies `file`'s matrices into adapters [first, first + specs) of the set.
+void upload(lora::AdapterSet& adapters, size_t first, const LoraFile& file);
+
+}  // namespace fluxlora::exporting

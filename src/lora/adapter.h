@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The trained parameters: flat buffers with a table of segments, attached to the transformer.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lora/targets.h"
+#include "model/flux/weights.h"
+#include "ops/device.h"
+
+namespace fluxlora::lora {
+
+/// A matrix inside the flat buffers.
+struct Segment {
+  size_t spec = 0;     ///< index into specs()
+  bool is_a = true;    ///< A (rank, in), else B (rows, rank)
+  int64_t offset = 0;  ///< in elements
+  int64_t rows = 0, columns = 0;
+};
+
+/// Adapters for a transformer: parameters and, when they train, gradients in one flat buffer each.
+/// They stay attached to the weights for this object's life.
+class AdapterSet {
+ public:
+  /// `dtype` f32 (or f64 in gradient checks). Several specs may name the same rows: their changes
+  /// add up. The base weights are untouched.
+  AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs, DType dtype,
+             bool trains);
+  ~AdapterSet();
+  AdapterSet(const AdapterSet&) = delete;
+  AdapterSet& operator=(const AdapterSet&) = delete;
+
+  const std::vector<AdapterSpec>& specs() const { return specs_; }
+  const std::vector<Segment>& segments() const { return segments_; }
+  int64_t size() const { return params_.size(); }
+  const Tensor& params() const { return params_; }  // (size)
+  const Tensor& grads() const { return grads_; }    // (size), empty unless it trains
+
+  /// A as `init` says (lora::Options::init) from `seed`, B zero.
+  void initialise(uint64_t seed, const std::string& init);
+  /// The factor m of every adapter: 1 as trained, 0 the base model bit for bit.
+  void set_multiplier(float m);
+
+  /// One matrix, to and from host memory of the parameters' dtype.
+  HostTensor download(const Segment& segment) const;
+  void upload(const Segment& segment, const Tensor& host);
+
+ private:
+  Device& device_;
+  flux::Weights& weights_;
+  std::vector<AdapterSpec> specs_;
+  std::vector<Segment> segments_;
+  Buffer memory_;
+  Tensor params_, grads_, multiplier_;
+};
+
+}  // namespace fluxlora::lora

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the user decides about the adapter.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace fluxlora::lora {
+
+struct Options {
+  int64_t rank = 16;
+  double alpha = 16;
+  /// One of the named sets "default", "kohya", "ai-toolkit", "diffusers", or patterns over module
+  /// names, in which `*` stands for anything: "single_blocks.*.linear2", "*.attn.to_q".
+  std::vector<std::string> targets{"default"};
+  std::string init =
+      "kaiming";  ///< of A: "kaiming" U(-1/sqrt(in), 1/sqrt(in)), or "gaussian" N(0, 1/rank²)
+};
+
+}  // namespace fluxlora::lora

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// The transformer's parameters under BFL's names, and their way out of a model folder.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "memory/arena.h"
+#include "model/adapted_linear.h"
+#include "model/flux/config.h"
+#include "tensor/safetensors.h"
+
+namespace fluxlora::flux {
+
+/// Linear, SiLU, Linear: time_in, guidance_in, vector_in.
+struct MlpEmbedder {
+  AdaptedLinear in_layer;   // (D, C)
+  AdaptedLinear out_layer;  // (D, D)
+};
+
+/// RMSNorm weights of q and k, one vector for all heads.
+struct QkNorm {
+  Tensor query_norm, key_norm;  // (K)
+};
+
+/// One stream of a double block.
+struct DoubleStream {
+  AdaptedLinear mod;   // (6D, D): shift, scale, gate of attention, then of the feed-forward
+  AdaptedLinear qkv;   // (3D, D)
+  AdaptedLinear proj;  // (D, D)
+  AdaptedLinear mlp0;  // (F, D)
+  AdaptedLinear mlp2;  // (D, F)
+  QkNorm norm;
+};
+
+struct DoubleBlock {
+  std::array<DoubleStream, 2> stream;  // [txt], [img]
+};
+
+struct SingleBlock {
+  AdaptedLinear modulation;  // (3D, D): shift, scale, gate
+  AdaptedLinear linear1;     // (3D + F, D): q, k, v, mlp
+  AdaptedLinear linear2;     // (D, D + F): its input is attention, then mlp
+  QkNorm norm;
+};
+
+struct FinalLayer {
+  AdaptedLinear modulation;  // (2D, D): shift, scale
+  AdaptedLinear linear;      // (C, D)
+};
+
+struct Weights {
+  AdaptedLinear img_in;                         // (D, C)
+  AdaptedLinear txt_in;                         // (D, context_in)
+  MlpEmbedder time_in, guidance_in, vector_in;  // guidance_in is empty for schnell
+  std::vector<DoubleBlock> double_blocks;
+  std::vector<SingleBlock> single_blocks;
+  FinalLayer final_layer;
+};
+
+/// Calls f(BFL name without ".weight", AdaptedLinear&) for every linear layer, in the model's
+/// order. W is Weights or const Weights.
+template <typename W, typename F>
+void visit_linears(W& w, F&& f) {
+  f("img_in", w.img_in);
+  f("txt_in", w.txt_in);
+  const auto embedder = [&](const std::string& name, auto& e) {
+    f(name + ".in_layer", e.in_layer);
+    f(name + ".out_layer", e.out_layer);
+  };
+  embedder("time_in", w.time_in);
+  embedder("vector_in", w.vector_in);
+  if (w.guidance_in.in_layer.weight) embedder("guidance_in", w.guidance_in);
+  for (size_t i = 0; i < w.double_blocks.size(); ++i) {
+    const std::string block = "double_blocks." + std::to_string(i) + ".";
+    for (int s : {1, 0}) {  // BFL lists img first
+      auto& stream = w.double_blocks[i].stream[static_cast<size_t>(s)];
+      const std::string prefix = block + (s ? "img_" : "txt_");
+      f(prefix + "mod.lin", stream.mod);
+      f(prefix + "attn.qkv", stream.qkv);
+      f(prefix + "attn.proj", stream.proj);
+      f(prefix + "mlp.0", stream.mlp0);
+      f(prefix + "mlp.2", stream.mlp2);
+    }
+  }
+  for (size_t i = 0; i < w.single_blocks.size(); ++i) {
+    const std::string block = "single_blocks." + std::to_string(i) + ".";
+    f(block + "linear1", w.single_blocks[i].linear1);
+    f(block + "linear2", w.single_blocks[i].linear2);
+    f(block + "modulation.lin", w.single_blocks[i].modulation);
+  }
+  f("final_layer.adaLN_modulation.1", w.final_layer.modulation);
+  f("final_layer.linear", w.final_layer.linear);
+}
+
+/// The parameters of a transformer together with their memory.
+class LoadedWeights {
+ public:
+  /// Reads a diffusers transformer folder into the device's memory, as f64 if `dtype` is f64, else
+  /// as f32. Throws Error (bad_input) naming file, tensor, expected and found shape.
+  LoadedWeights(Device& device, const std::filesystem::path& folder, const Config& config,
+                DType dtype);
+
+  Weights& weights() { return weights_; }
+  int64_t bytes() const { return arena_.used(); }
+
+ private:
+  void describe(Arena& arena, const Config& config, DType dtype);
+  void upload(Device& device, const SafetensorsSet& files, const Config& config, DType dtype);
+
+  Arena arena_;
+  Weights weights_;
+};
+
+}  // namespace fluxlora::flux
