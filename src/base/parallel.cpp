@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/parallel.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -13,10 +11,20 @@
 #include <thread>
 #include <vector>
 
+#include <sched.h>
+
 namespace fluxlora {
 namespace {
 
 thread_local bool inside_parallel_for = false;
+thread_local int index_of_this_thread = 0;
+
+/// What one job does; piece i of n is body's i-th range.
+struct Job {
+  int64_t count, grain, grains;
+  detail::RangeBody call;
+  void* body;
+};
 
 int default_thread_count() {
   if (const char* text = std::getenv("FLUXLORA_THREADS")) {
@@ -47,10 +55,10 @@ class Pool {
 
   int threads() const { return threads_; }
 
-  void run(const std::function<void(int)>& piece) {
+  void run(const Job& job) {
     std::lock_guard one_job_at_a_time(job_mutex_);
     error_ = nullptr;
-    piece_ = &piece;
+    job_ = &job;
     pending_.store(threads_ - 1, std::memory_order_relaxed);
     {
       std::lock_guard lock(mutex_);
@@ -66,7 +74,10 @@ class Pool {
   void call(int index) {
     inside_parallel_for = true;
     try {
-      (*piece_)(index);
+      const Job& job = *job_;
+      const int64_t first = job.grains * index / threads_ * job.grain;
+      const int64_t last = std::min(job.count, job.grains * (index + 1) / threads_ * job.grain);
+      if (first < last) job.call(job.body, first, last);
     } catch (...) {
       std::lock_guard lock(mutex_);
       if (!error_) error_ = std::current_exception();
@@ -76,6 +87,7 @@ class Pool {
 
   void serve(int index) {
     uint64_t seen = 0;
+    index_of_this_thread = index;
     while (true) {
       // Spinning briefly catches the next operation of a step without a trip through the kernel.
       for (int spin = 0; spin < 2000 && generation_.load(std::memory_order_acquire) == seen; ++spin)
@@ -98,7 +110,7 @@ class Pool {
   std::atomic<uint64_t> generation_{0};
   std::atomic<int> pending_{0};
   std::atomic<bool> stopping_{false};
-  const std::function<void(int)>* piece_ = nullptr;
+  const Job* job_ = nullptr;
   std::exception_ptr error_;
 };
 
@@ -109,24 +121,24 @@ std::unique_ptr<Pool>& pool() {
 
 }  // namespace
 
-int thread_count() { return pool()->threads(); }
+int thread_count() {
+  return pool()->threads();
+}
 
 void set_thread_count(int count) {
   if (count != thread_count()) pool() = std::make_unique<Pool>(std::max(1, count));
 }
 
-void parallel_for(int64_t count, int64_t grain,
-                  const std::function<void(int64_t, int64_t)>& body) {
+int thread_index() {
+  return index_of_this_thread;
+}
+
+void detail::parallel_ranges(int64_t count, int64_t grain, RangeBody call, void* body) {
   if (count <= 0) return;
   grain = std::max<int64_t>(1, grain);
   const int64_t grains = (count + grain - 1) / grain;
-  const int threads = inside_parallel_for ? 1 : thread_count();
-  if (threads == 1 || grains == 1) return body(0, count);
-  pool()->run([&](int index) {
-    const int64_t first = grains * index / threads * grain;
-    const int64_t last = std::min(count, grains * (index + 1) / threads * grain);
-    if (first < last) body(first, last);
-  });
+  if (inside_parallel_for || grains == 1 || thread_count() == 1) return call(body, 0, count);
+  pool()->run({count, grain, grains, call, body});
 }
 
 }  // namespace fluxlora

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products over rows views. Threads split the rows, or the columns where rows are few;
+// weights of another element type are converted panel by panel.
+#include "backend/cpu/cpu_ops.h"
+#include "backend/cpu/gemm.h"
+#include "backend/cpu/rows.h"
+#include "ops/checks.h"
+
+namespace fluxlora {
+namespace {
+
+enum Slot : size_t { kPanel = 0, kBias = 1 };
+
+/// Multiply-adds below which waking the other threads costs more than it gains.
+constexpr int64_t kWorthThreads = 1 << 17;
+
+/// y = alpha x B + beta y + bias, where B is (k, n) and rows of y and x correspond.
+template <typename T>
+struct RowProduct {
+  Rows<T> y, x;
+  Matrix<T> b;
+  T alpha = 1, beta = 0;
+  const T* bias = nullptr;  // (n) or null; then beta must be 0
+
+  int64_t n() const { return y.columns; }
+  int64_t k() const { return x.columns; }
+
+  void run() const {
+    const int64_t rows = y.total();
+    const bool small = rows * n() * k() < kWorthThreads;
+    if (rows >= 16 * thread_count() || rows >= n()) {
+      parallel_for(rows, small ? rows : 8,
+                   [&](int64_t first, int64_t last) { piece(first, last, 0, n()); });
+    } else {
+      parallel_for(n(), small ? n() : 16,
+                   [&](int64_t first, int64_t last) { piece(0, rows, first, last); });
+    }
+  }
+
+ private:
+  /// Rows [r0, r1) and columns [n0, n1); one call a batch item where rows have no single stride.
+  void piece(int64_t r0, int64_t r1, int64_t n0, int64_t n1) const {
+    if (y.uniform && x.uniform) return block(y.row(r0), x.row(r0), r1 - r0, n0, n1);
+    while (r0 < r1) {
+      const int64_t batch = r0 / y.rows, end = std::min(r1, (batch + 1) * y.rows);
+      block(y.row(batch, r0 % y.rows), x.row(batch, r0 % y.rows), end - r0, n0, n1);
+      r0 = end;
+    }
+  }
+
+  void block(T* out, const T* in, int64_t rows, int64_t n0, int64_t n1) const {
+    if (bias)
+      for (int64_t r = 0; r < rows; ++r)
+        std::copy(bias + n0, bias + n1, out + r * y.row_stride + n0);
+    Matrix<T> part = b;
+    part.data += b.transposed ? n0 * b.stride : n0;
+    gemm({rows, n1 - n0, k()}, alpha, plain<T>(in, x.row_stride), part, bias ? T(1) : beta,
+         out + n0, y.row_stride);
+  }
+};
+
+/// Calls use(values, stride, first_row, rows) for the whole weight, or for converted panels of it.
+template <typename T, typename F>
+void for_panels(Scratch& scratch, const Weight& w, F&& use) {
+  const Tensor& v = w.values;
+  const auto same = sizeof(T) == 4 ? DType::f32 : DType::f64;
+  if (v.dtype() == same) return use(v.as<const T>(), v.stride(0), int64_t{0}, w.out());
+  const int64_t panel = std::clamp<int64_t>((1 << 20) / w.in(), 1, w.out());
+  T* const values = scratch.shared<T>(kPanel, panel * w.in());
+  for (int64_t first = 0; first < w.out(); first += panel) {
+    const int64_t rows = std::min(panel, w.out() - first);
+    parallel_for(rows, row_grain(w.in()), [&](int64_t r0, int64_t r1) {
+      for (int64_t r = r0; r < r1; ++r)
+        convert(same, values + r * w.in(), v.dtype(), v.slice(0, first + r, 1).data(), w.in());
+    });
+    use(static_cast<const T*>(values), w.in(), first, rows);
+  }
+}
+
+/// A bias in the element type of the activations.
+template <typename T>
+const T* bias_values(Scratch& scratch, const Tensor& bias) {
+  const auto same = sizeof(T) == 4 ? DType::f32 : DType::f64;
+  if (!bias || bias.dtype() == same) return bias.as<const T>();
+  T* const values = scratch.shared<T>(kBias, bias.size());
+  convert(same, values, bias.dtype(), bias.data(), bias.size());
+  return values;
+}
+
+double value_of(const Scale& scale) {
+  return scale.value * (scale.factor ? double{*scale.factor.as<const float>()} : 1.0);
+}
+
+Tensor last_columns(const Tensor& x, int64_t first, int64_t count) {
+  return x.slice(x.rank() - 1, first, count);
+}
+
+}  // namespace
+
+void CpuOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+  checks::linear(y, x, w, bias);
+  for_dtype(y.dtype(), [&]<typename T>(T) {
+    const T* const b = bias_values<T>(scratch_, bias);
+    for_panels<T>(scratch_, w, [&](const T* values, int64_t stride, int64_t first, int64_t rows) {
+      RowProduct<T>{.y = Rows<T>(last_columns(y, first, rows)),
+                    .x = Rows<T>(x),
+                    .b = transpose(values, stride),
+                    .bias = b ? b + first : nullptr}
+          .run();
+    });
+  });
+}
+
+void CpuOps::linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) {
+  if (mode == Grad::ignore) return;
+  checks::linear(dy, dx, w, {});
+  for_dtype(dx.dtype(), [&]<typename T>(T) {
+    for_panels<T>(scratch_, w, [&](const T* values, int64_t stride, int64_t first, int64_t rows) {
+      RowProduct<T>{.y = Rows<T>(dx),
+                    .x = Rows<T>(last_columns(dy, first, rows)),
+                    .b = plain(values, stride),
+                    .beta = mode == Grad::accumulate || first > 0 ? T(1) : T(0)}
+          .run();
+    });
+  });
+}
+
+void CpuOps::dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scale& scale,
+                   Grad mode) {
+  if (mode == Grad::ignore) return;
+  checks::dense("dense", y, x, a);
+  const double alpha = value_of(scale);
+  if (alpha == 0) return mode == Grad::overwrite ? fill(y, 0) : void();
+  for_dtype(y.dtype(), [&]<typename T>(T) {
+    RowProduct<T>{.y = Rows<T>(y),
+                  .x = Rows<T>(x),
+                  .b = transpose(a.as<const T>(), a.stride(0)),
+                  .alpha = static_cast<T>(alpha),
+                  .beta = mode == Grad::accumulate ? T(1) : T(0)}
+        .run();
+  });
+}
+
+void CpuOps::dense_dx(const Tensor& dx, const Tensor& dy, const Tensor& a, const Scale& scale,
+                      Grad mode) {
+  if (mode == Grad::ignore) return;
+  checks::dense("dense_dx", dy, dx, a);
+  const double alpha = value_of(scale);
+  if (alpha == 0) return mode == Grad::overwrite ? fill(dx, 0) : void();
+  for_dtype(dx.dtype(), [&]<typename T>(T) {
+    RowProduct<T>{.y = Rows<T>(dx),
+                  .x = Rows<T>(dy),
+                  .b = plain(a.as<const T>(), a.stride(0)),
+                  .alpha = static_cast<T>(alpha),
+                  .beta = mode == Grad::accumulate ? T(1) : T(0)}
+        .run();
+  });
+}
+
+void CpuOps::dense_dw(const Tensor& da, const Tensor& dy, const Tensor& x, const Scale& scale,
+                      Grad mode) {
+  if (mode == Grad::ignore) return;
+  checks::dense("dense_dw", dy, x, da);
+  const double alpha = value_of(scale);
+  if (alpha == 0) return mode == Grad::overwrite ? fill(da, 0) : void();
+  for_dtype(da.dtype(), [&]<typename T>(T) {
+    const Rows<T> g(dy), in(x);
+    T* const out = da.as<T>();
+    const int64_t stride = da.stride(0), m = g.columns, n = in.columns;
+    const bool uniform = g.uniform && in.uniform;
+    const int64_t batches = uniform ? 1 : g.batches, rows = uniform ? g.total() : g.rows;
+    // Columns [n0, n1) of rows [m0, m1) of da, summed over the batch items in order.
+    const auto piece = [&](int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+      for (int64_t b = 0; b < batches; ++b)
+        gemm({m1 - m0, n1 - n0, rows}, static_cast<T>(alpha),
+             transpose<T>(g.row(b, 0) + m0, g.row_stride),
+             plain<T>(in.row(b, 0) + n0, in.row_stride),
+             b > 0 || mode == Grad::accumulate ? T(1) : T(0), out + m0 * stride + n0, stride);
+    };
+    const bool small = m * n * g.total() < kWorthThreads;
+    if (m >= n)
+      parallel_for(m, small ? m : 8, [&](int64_t m0, int64_t m1) { piece(m0, m1, 0, n); });
+    else
+      parallel_for(n, small ? n : 8, [&](int64_t n0, int64_t n1) { piece(0, m, n0, n1); });
+  });
+}
+
+}  // namespace fluxlora
