@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/vips_library.h"
+
+#include <vips/vips8>
+
+#include "base/error.h"
+
+namespace fluxlora {
+
+namespace {
+
+void swallow(const gchar*, GLogLevelFlags, const gchar*, gpointer) {}
+
+bool start() {
+  if (VIPS_INIT("fluxlora")) return false;
+  vips_concurrency_set(1);
+  vips_cache_set_max(0);
+  vips_block_untrusted_set(TRUE);
+  // What matters reaches the caller as an Error or a warning of ours; these would only garble the
+  // progress line.
+  const auto levels =
+      static_cast<GLogLevelFlags>(G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE | G_LOG_LEVEL_INFO);
+  for (const char* domain : {"VIPS", "Pango", "GLib"}) {
+    g_log_set_handler(domain, levels, swallow, nullptr);
+  }
+  return true;
+}
+
+}  // namespace
+
+void start_vips() {
+  static const bool started = start();
+  if (!started) {
+    throw environment_error("libvips", "cannot be started",
+                            "install the package libvips42 of your distribution again");
+  }
+}
+
+vips::VImage as_vips(const Picture& picture) {
+  start_vips();
+  // libvips wants a pointer to non-const, but reads only.
+  void* pixels = const_cast<uint8_t*>(picture.rgb.data());
+  return vips::VImage::new_from_memory(pixels, picture.rgb.size(), picture.width, picture.height, 3,
+                                       VIPS_FORMAT_UCHAR)
+      .copy(vips::VImage::option()->set("interpretation", VIPS_INTERPRETATION_sRGB));
+}
+
+Picture from_vips(const vips::VImage& image) {
+  CHECK(image.bands() == 3 && image.format() == VIPS_FORMAT_UCHAR, "from_vips: 3 bands of 8 bits");
+  Picture picture{image.width(), image.height(), {}};
+  size_t bytes = 0;
+  const std::unique_ptr<void, decltype(&g_free)> pixels(image.write_to_memory(&bytes), g_free);
+  const auto* first = static_cast<const uint8_t*>(pixels.get());
+  picture.rgb.assign(first, first + bytes);
+  return picture;
+}
+
+}  // namespace fluxlora
