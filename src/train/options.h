@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run is made of: each room's own options, together. Defaults fit FLUX.1-dev.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "flow/timestep.h"
+#include "lora/options.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+namespace fluxlora::train {
+
+struct ModelOptions {
+  std::string path;                ///< a diffusers folder, or "tiny"; must be given
+  std::string precision = "auto";  ///< auto or f32 on the CPU
+  int64_t text_tokens = 0;         ///< T5 tokens; 0: 512, or 256 for schnell
+};
+
+struct SubjectOptions {
+  std::string name = "my_lora";  ///< of the run and of its file
+  std::string trigger;           ///< must be given and not blank
+  std::string kind = "subject";  ///< or "style"
+};
+
+struct TrainOptions {
+  int64_t steps = 2000;
+  int64_t batch_size = 1;
+  int64_t accumulation = 1;  ///< micro-batches per update
+  int64_t seed = 0;
+  double guidance = 1.0;         ///< fed to the model while training
+  double caption_dropout = 0.05;
+  flow::TimestepOptions timestep;
+  optim::Options optimizer;
+  optim::ScheduleOptions schedule;
+};
+
+struct SampleOptions {
+  int64_t every = 250;  ///< steps between samples; 0: never
+  std::vector<std::string> prompts;  ///< `[trigger]` stands for the trigger word; empty: two of our own
+  int64_t seed = 0;     ///< prompt i uses seed + i, each time the same
+  int64_t steps = 28;
+  double guidance = 3.5;
+  int64_t width = 0, height = 0;  ///< 0: the training resolution
+};
+
+struct OutputOptions {
+  std::filesystem::path path;  ///< the run's folder; empty: runs/<subject.name>
+  int64_t checkpoint_every = 250;  ///< 0: only at the end
+  int64_t keep = 3;                ///< checkpoints that stay
+  std::string format = "diffusers";
+  std::string dtype = "f32";       ///< of the tensors in the LoRA file: f32, bf16, f16
+  bool metadata_dates = false;     ///< record when the run first started; equal runs then differ
+};
+
+struct RunOptions {
+  ModelOptions model;
+  SubjectOptions subject;
+  DatasetOptions dataset;
+  lora::Options lora;
+  TrainOptions train;
+  SampleOptions sample;
+  OutputOptions output;
+};
+
+}  // namespace fluxlora::train
