@@ -13,17 +13,19 @@ namespace fluxlora {
 
 /// What a draw is for. Part of the counter: two purposes never share numbers.
 enum class Draw : uint32_t {
-  noise = 1,        ///< the noise of a training example
-  timestep = 2,     ///< its flow time
-  order = 3,        ///< the order of pictures in an epoch
-  dropout = 4,      ///< whether a caption is dropped
-  init = 5,         ///< the start of an adapter
-  sample = 6,       ///< the first latents of a sample
-  vae = 7,          ///< the posterior of the VAE
+  noise = 1,     ///< the noise of a training example
+  timestep = 2,  ///< its flow time
+  order = 3,     ///< the order of pictures in an epoch
+  dropout = 4,   ///< whether a caption is dropped
+  init = 5,      ///< the start of an adapter
+  sample = 6,    ///< the first latents of a sample
+  vae = 7,       ///< the posterior of the VAE
 };
 
 class Philox {
  public:
+  using Block = std::array<uint32_t, 4>;
+
   /// A stream of numbers named by (seed, purpose, a, b): say (seed, noise, step, picture).
   Philox(uint64_t seed, Draw purpose, uint32_t a = 0, uint32_t b = 0)
       : key_{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)},
@@ -32,7 +34,7 @@ class Philox {
   /// The next 32 random bits.
   uint32_t bits() {
     if (left_ == 0) {
-      block_ = rounds(counter_, key_);
+      block_ = block(counter_, key_);
       ++counter_[0];
       left_ = 4;
     }
@@ -63,10 +65,8 @@ class Philox {
     return static_cast<uint32_t>((static_cast<uint64_t>(bits()) * count) >> 32);
   }
 
- private:
-  using Block = std::array<uint32_t, 4>;
-
-  static Block rounds(Block c, std::array<uint32_t, 2> k) {
+  /// The four words of counter c under key k, ten rounds: what all the above are made of.
+  static Block block(Block c, std::array<uint32_t, 2> k) {
     for (int round = 0; round < 10; ++round) {
       const uint64_t p0 = 0xD2511F53ull * c[0], p1 = 0xCD9E8D57ull * c[2];
       c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1),
@@ -77,6 +77,7 @@ class Philox {
     return c;
   }
 
+ private:
   std::array<uint32_t, 2> key_;
   Block counter_;
   Block block_{};
