@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// safetensors_copy IN OUT: reads a file and writes it again, for tests/interop/test_safetensors.py.
+// safetensors_copy IN OUT [TYPE]: reads a file and writes it again, all tensors converted to TYPE
+// if given ("F32"), for tests/interop/test_safetensors.py.
 #include <cstdio>
 
 #include "base/error.h"
@@ -7,14 +8,15 @@
 
 int main(int argc, char** argv) {
   using namespace fluxlora;
-  if (argc != 3) return 2;
+  if (argc != 3 && argc != 4) return 2;
   try {
     const SafetensorsFile file(argv[1]);
     std::vector<HostTensor> memory;
     std::vector<NamedTensor> tensors;
     for (const std::string& name : file.names()) {
       const auto& entry = file.entry(name);
-      memory.push_back(file.read(name, entry.dtype));
+      memory.push_back(
+          file.read(name, argc == 4 ? dtype_from_safetensors(argv[3], argv[3]) : entry.dtype));
       tensors.push_back({name, memory.back().view, entry.shape.empty()});
     }
     write_safetensors(argv[2], tensors, file.metadata());
