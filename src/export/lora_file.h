@@ -16,7 +16,8 @@ namespace fluxlora::exporting {
 /// scale 1 to every reader; the original alpha is in the metadata. `metadata` is added to the
 /// file's.
 void write_diffusers_lora(const std::filesystem::path& path, const lora::AdapterSet& adapters,
-                          DType dtype, const std::map<std::string, std::string>& metadata);
+                          const flux::Config& config, DType dtype,
+                          const std::map<std::string, std::string>& metadata);
 
 /// A LoRA read from a file, before it is attached.
 struct LoraFile {

@@ -2,6 +2,7 @@
 // The trained parameters: flat buffers with a table of segments, attached to the transformer.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,9 @@ class AdapterSet {
   void upload(const Segment& segment, const Tensor& host);
 
  private:
+  /// Sets the views of every layer that carries adapters: indices of specs by layer name.
+  void attach(const std::map<std::string, std::vector<size_t>>& by_layer);
+
   Device& device_;
   flux::Weights& weights_;
   std::vector<AdapterSpec> specs_;

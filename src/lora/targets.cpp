@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lora/targets.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace fluxlora::lora {
+namespace {
+
+bool contains(const std::string& text, const std::string& piece) {
+  return text.find(piece) != std::string::npos;
+}
+
+bool starts_with(const std::string& text, const std::string& piece) {
+  return text.rfind(piece, 0) == 0;
+}
+
+/// A row range that can be named as a target: one diffusers module, or a whole fused layer.
+struct Candidate {
+  AdapterSpec spec;
+  bool fused = false;  ///< named by BFL and made of several diffusers modules
+};
+
+std::vector<Candidate> candidates(const flux::Config& config) {
+  std::vector<Candidate> all;
+  for (const flux::LinearName& name : flux::linear_names(config)) {
+    for (const flux::DiffusersPart& part : name.parts)
+      all.push_back({{name.bfl, part.module, part.row0, part.rows, name.in, 0, 0}, false});
+    all.push_back({{name.bfl, name.bfl, 0, name.out, name.in, 0, 0}, true});
+  }
+  return all;
+}
+
+bool in_blocks(const std::string& module) {
+  return starts_with(module, "transformer_blocks.") ||
+         starts_with(module, "single_transformer_blocks.");
+}
+
+bool is_modulation(const std::string& module) {
+  return contains(module, ".norm.linear") || contains(module, ".norm1.linear") ||
+         contains(module, ".norm1_context.linear");
+}
+
+/// The named sets of docs/config.md, each a question about a candidate.
+std::function<bool(const Candidate&)> named_set(const std::string& name) {
+  // Attention and feed-forward of all blocks, split as diffusers splits them, without modulation.
+  if (name == "default")
+    return [](const Candidate& c) {
+      return !c.fused && in_blocks(c.spec.module) && !is_modulation(c.spec.module);
+    };
+  // sd-scripts' networks.lora_flux: every fused layer of the blocks, with modulation.
+  if (name == "kohya")
+    return [](const Candidate& c) {
+      return c.fused && (starts_with(c.spec.bfl, "double_blocks.") ||
+                         starts_with(c.spec.bfl, "single_blocks."));
+    };
+  // ai-toolkit: every split layer of the blocks, with modulation.
+  if (name == "ai-toolkit")
+    return [](const Candidate& c) { return !c.fused && in_blocks(c.spec.module); };
+  // diffusers' DreamBooth script: its list of suffixes, which in single blocks fits only q, k, v.
+  if (name == "diffusers")
+    return [](const Candidate& c) {
+      return !c.fused && in_blocks(c.spec.module) && !is_modulation(c.spec.module) &&
+             !contains(c.spec.module, "proj_mlp") &&
+             !(starts_with(c.spec.module, "single_") && contains(c.spec.module, ".proj_out"));
+    };
+  return nullptr;
+}
+
+/// `*` stands for any run of characters. The pattern must fit the whole name or its end after a
+/// dot.
+bool fits(const std::string& pattern, const std::string& name) {
+  const std::function<bool(size_t, size_t)> match = [&](size_t p, size_t n) -> bool {
+    for (; p < pattern.size() && pattern[p] != '*'; ++p, ++n)
+      if (n >= name.size() || pattern[p] != name[n]) return false;
+    if (p == pattern.size()) return n == name.size();
+    for (size_t skip = n; skip <= name.size(); ++skip)
+      if (match(p + 1, skip)) return true;
+    return false;
+  };
+  if (match(0, 0)) return true;
+  for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
+    if (match(0, dot + 1)) return true;
+  return false;
+}
+
+size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t corner = row[0]++;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = corner + (a[i - 1] != b[j - 1]);
+      corner = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+[[noreturn]] void nothing_fits(const std::string& pattern, const std::vector<Candidate>& all) {
+  std::string nearest;
+  size_t best = SIZE_MAX;
+  const auto consider = [&](const std::string& name) {
+    const size_t distance = edit_distance(pattern, name);
+    if (distance < best) {
+      best = distance;
+      nearest = name;
+    }
+  };
+  for (const char* name : {"default", "kohya", "ai-toolkit", "diffusers"}) consider(name);
+  for (const Candidate& c : all) consider(c.spec.module);
+  throw bad_input("lora.targets", "\"" + pattern + "\" fits no layer of the model",
+                  "the nearest name is \"" + nearest +
+                      "\"; use default, kohya, ai-toolkit, diffusers, or patterns with *");
+}
+
+}  // namespace
+
+std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options) {
+  const std::vector<Candidate> all = candidates(config);
+  std::vector<bool> chosen(all.size(), false);
+  for (const std::string& target : options.targets) {
+    const auto set = named_set(target);
+    bool any = false;
+    for (size_t i = 0; i < all.size(); ++i) {
+      // A pattern may name a module by diffusers or by BFL; a layer of one part only once.
+      const Candidate& c = all[i];
+      const bool alias =
+          c.fused && all[i - 1].spec.bfl == c.spec.bfl && all[i - 1].spec.rows == c.spec.rows;
+      const bool yes = set ? set(c) : fits(target, c.spec.module);
+      if (!yes) continue;
+      any = true;
+      chosen[alias ? i - 1 : i] = true;
+    }
+    if (!any) nothing_fits(target, all);
+  }
+  std::vector<AdapterSpec> specs;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!chosen[i]) continue;
+    specs.push_back(all[i].spec);
+    specs.back().rank = options.rank;
+    specs.back().alpha = options.alpha;
+  }
+  // A fused layer and a part of it would train the same rows twice.
+  for (const AdapterSpec& a : specs)
+    for (const AdapterSpec& b : specs)
+      if (a.bfl == b.bfl && a.module != b.module && a.row0 < b.row0 + b.rows &&
+          b.row0 < a.row0 + a.rows)
+        throw bad_input("lora.targets",
+                        "names both \"" + a.module + "\" and \"" + b.module +
+                            "\", which share rows of one layer",
+                        "name either the fused layer or its parts");
+  return specs;
+}
+
+}  // namespace fluxlora::lora
