@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options that several commands share, and CLI11's complaints in our two lines.
+#pragma once
+
+#include <string>
+
+#include "base/error.h"
+
+namespace CLI {
+class App;
+class ParseError;
+}  // namespace CLI
+
+namespace fluxlora::cli {
+
+/// Where and on how many threads a command computes.
+struct DeviceArgs {
+  std::string device = "auto";
+  int threads = 0;  ///< 0: all cores that the process may use
+
+  /// Sets the number of threads of the pool, if one was given. Call it before open_device(device).
+  void apply_threads() const;
+};
+
+/// Adds --device auto|cpu|cuda[:N] and --threads N; `args` must outlive the parse.
+void add_device_options(CLI::App& command, DeviceArgs& args);
+
+/// Every command shows one line that works, below its help.
+void set_example(CLI::App& command, const std::string& line);
+
+/// What CLI11 could not parse as an Error (bad_input) with the nearest command or option in its
+/// hint. `count` and `values` are main's arguments.
+Error parse_error(const CLI::App& program, const CLI::ParseError& problem, int count,
+                  const char* const* values);
+
+}  // namespace fluxlora::cli
