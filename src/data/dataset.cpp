@@ -24,8 +24,8 @@ constexpr size_t kFewPictures = 10, kManyPictures = 30;
 
 void check_side(int64_t side, const std::string& where, Findings& findings) {
   if (side >= kSideStep && side <= kMaxSide && side % kSideStep == 0) return;
-  const int64_t near =
-      std::clamp((side + kSideStep / 2) / kSideStep * kSideStep, kSideStep, kMaxSide);
+  const int64_t inside = std::clamp(side, kSideStep, kMaxSide);
+  const int64_t near = (inside + kSideStep / 2) / kSideStep * kSideStep;
   findings.problems.push_back(
       bad_input(where,
                 fmt::format("resolution {} is not a multiple of {} from {} to {}", side, kSideStep,

@@ -14,7 +14,7 @@ namespace fluxlora {
 /// One `[[dataset.folders]]` table.
 struct FolderOptions {
   std::filesystem::path path;
-  int64_t repeats = 1;                 ///< how often each picture comes in an epoch, 1 or more
+  int64_t repeats = 1;                 ///< how often each picture comes in an epoch, 1 to 1000
   std::optional<std::string> trigger;  ///< instead of subject.trigger; empty for none
   std::string caption;                 ///< for pictures without a .txt file
   bool regularisation = false;         ///< pictures of other things: no trigger word

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/picture.h"
 
-#include <algorithm>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -68,9 +70,10 @@ bool is_picture_loader(std::string_view loader) {
   return false;
 }
 
-Error damaged(const fs::path& path, bool heif) {
+/// `what` is what libvips could not do.
+Error unreadable(const fs::path& path, bool heif, const char* what) {
   vips_error_clear();
-  if (!heif) return bad_input(path.string(), "is damaged or cut off", kUseAnother);
+  if (!heif) return bad_input(path.string(), what, kUseAnother);
   return bad_input(path.string(), "is damaged, or libheif has no decoder for it",
                    "save the picture again as PNG or JPEG, or install libheif-plugin-libde265 and "
                    "libheif-plugin-dav1d");
@@ -104,7 +107,7 @@ Opened open_picture(const fs::path& path, const ReadOptions& options) {
     const int orientation = vips_image_get_orientation(image.get_image());
     return {std::move(image), heif, orientation};
   } catch (const VError&) {
-    throw damaged(path, heif);
+    throw unreadable(path, heif, "has a damaged header or is of a rare kind");
   }
 }
 
@@ -112,18 +115,33 @@ int frame_count(const VImage& image) {
   return vips_image_get_n_pages(image.get_image());
 }
 
+/// Whether the picture's profile describes colours of its kind (libvips would drop others in
+/// silence).
+bool profile_fits(const VImage& image) {
+  size_t bytes = 0;
+  const void* profile = image.get_blob(VIPS_META_ICC_NAME, &bytes);
+  return vips_icc_is_compatible_profile(image.get_image(), profile, bytes);
+}
+
+/// By the embedded profile; nothing when lcms cannot use it.
+std::optional<VImage> by_profile(const VImage& image) {
+  if (!profile_fits(image)) return std::nullopt;
+  try {
+    return image.icc_transform("srgb", VImage::option()
+                                           ->set("embedded", true)
+                                           ->set("intent", VIPS_INTENT_PERCEPTUAL)
+                                           ->set("depth", 8));
+  } catch (const VError&) {
+    return std::nullopt;
+  }
+}
+
 /// To sRGB of 8 bits; alpha is not among the bands.
 VImage colours_to_srgb(const VImage& image, const fs::path& path, const ReadOptions& options) {
   if (image.get_typeof(VIPS_META_ICC_NAME) != 0) {
-    try {
-      return image.icc_transform("srgb", VImage::option()
-                                             ->set("embedded", true)
-                                             ->set("intent", VIPS_INTENT_PERCEPTUAL)
-                                             ->set("depth", 8));
-    } catch (const VError&) {
-      vips_error_clear();
-      warn(options, path.string() + ": its colour profile cannot be used, taken for sRGB");
-    }
+    if (const auto converted = by_profile(image)) return *converted;
+    vips_error_clear();
+    warn(options, path.string() + ": its colour profile cannot be used and is left out");
   }
   return image.colourspace(VIPS_INTERPRETATION_sRGB).cast(VIPS_FORMAT_UCHAR);
 }
@@ -172,7 +190,7 @@ Picture read_picture(const fs::path& path, const ReadOptions& options) {
     }
     return from_vips(image);
   } catch (const VError&) {
-    throw damaged(path, opened.heif);
+    throw unreadable(path, opened.heif, "is damaged or cut off");
   }
 }
 

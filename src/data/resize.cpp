@@ -49,10 +49,14 @@ Picture resize(const Picture& picture, const Box& box, Size target) {
     // Without a gap the whole reduction is done by the filter; libvips limits its length, so that
     // very strong reductions average blocks of pixels first.
     const double gap = std::min(across, down) < 1.0 / 64 ? 2.0 : 0.0;
-    image = image.resize(across, VImage::option()
-                                     ->set("vscale", down)
-                                     ->set("kernel", VIPS_KERNEL_LANCZOS3)
-                                     ->set("gap", gap));
+    // In float: the filter of libvips for 8 bits rounds its coefficients, flat colours drift by 2.
+    image = image.cast(VIPS_FORMAT_FLOAT)
+                .resize(across, VImage::option()
+                                    ->set("vscale", down)
+                                    ->set("kernel", VIPS_KERNEL_LANCZOS3)
+                                    ->set("gap", gap))
+                .rint()
+                .cast(VIPS_FORMAT_UCHAR);
   }
   Picture result = from_vips(image);
   CHECK(result.width == target.width && result.height == target.height,

@@ -113,8 +113,8 @@ void check_folder_options(const FolderOptions& folder, Findings& findings) {
                   std::move(hint)));
   };
   if (folder.path.empty()) problem("one of the folders has no path", "set path for each of them");
-  if (folder.repeats < 1 || folder.repeats > 100'000) {
-    problem(fmt::format("repeats is {}", folder.repeats), "give a number from 1 to 100000");
+  if (folder.repeats < 1 || folder.repeats > 1000) {
+    problem(fmt::format("repeats is {}", folder.repeats), "give a number from 1 to 1000");
   }
   if (!std::isfinite(folder.weight) || folder.weight <= 0) {
     problem(fmt::format("weight is {}", folder.weight),

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// Folders of pictures become examples, or an Error that names everything that is wrong.
+#include "data/dataset.h"
+
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+#include <vips/vips8>
+
+#include "data/vips_library.h"
+#include "unit/data_fixtures.h"
+
+namespace fluxlora {
+namespace {
+
+using testing::AllOf;
+using testing::Contains;
+using testing::HasSubstr;
+
+class DatasetTest : public DataTest {
+ protected:
+  /// A picture of noise in FOLDER/`name`.
+  fs::path picture(const std::string& name, int width = 80, int height = 64) {
+    const fs::path path = folder() / name;
+    fs::create_directories(path.parent_path());
+    const Picture noise = noise_picture(width, height, ++seed_);
+    as_vips(noise).write_to_file(path.c_str());
+    return path;
+  }
+  DatasetOptions options(std::vector<std::string> folders = {"p"}) {
+    DatasetOptions options;
+    options.resolution = 64;
+    for (const std::string& name : folders) {
+      options.folders.emplace_back();
+      options.folders.back().path = folder() / name;
+    }
+    return options;
+  }
+  unsigned seed_ = 0;
+};
+
+TEST_F(DatasetTest, examples_are_sorted_and_complete) {
+  picture("p/b.png");
+  picture("p/a.jpg", 64, 100);
+  picture("p/C.PNG");
+  write("p/a.txt", "a red\ncar ");
+  write("p/b.txt", "[trigger] on grass");
+  write("p/.hidden.png", "no picture");
+  write("p/notes.md", "x");
+  picture("p/inside/d.png");
+  DatasetOptions asked = options();
+  asked.folders[0].caption = "a photo of [trigger]";
+  asked.folders[0].repeats = 3;
+  asked.folders[0].weight = 0.5;
+  const Dataset dataset = scan(asked, "sks");
+  ASSERT_EQ(dataset.examples.size(), 3u);
+  const auto& [c, a, b] = std::tie(dataset.examples[0], dataset.examples[1], dataset.examples[2]);
+  EXPECT_EQ(c.path.filename(), "C.PNG");
+  EXPECT_EQ(c.caption, "a photo of sks");
+  EXPECT_EQ(a.path.filename(), "a.jpg");
+  EXPECT_EQ(a.caption, "sks, a red car");
+  EXPECT_EQ(a.source, (Size{64, 100}));
+  EXPECT_EQ(a.box, (Box{0, 18, 64, 64}));
+  EXPECT_EQ(a.size, (Size{64, 64}));
+  EXPECT_EQ(a.repeats, 3);
+  EXPECT_EQ(a.weight, 0.5);
+  EXPECT_FALSE(a.regularisation);
+  EXPECT_EQ(a.hash.size(), 64u);
+  EXPECT_EQ(b.caption, "sks on grass");
+  EXPECT_THAT(dataset.notes, Contains(HasSubstr("folders inside are not read: inside")));
+  EXPECT_THAT(dataset.notes, Contains(HasSubstr("left aside: notes.md")));
+  EXPECT_THAT(dataset.warnings,
+              Contains(HasSubstr("3 pictures of the subject: with fewer than 10")));
+  const Picture pixels = load_pixels(a);
+  EXPECT_EQ(pixels.width, 64);
+  EXPECT_EQ(pixels.height, 64);
+}
+
+TEST_F(DatasetTest, the_hash_follows_content_and_not_names_of_folders) {
+  const fs::path first = picture("p/a.png");
+  fs::create_directories(folder() / "q");
+  fs::copy_file(first, folder() / "q" / "a.png");
+  const std::string hash = scan(options(), "sks").hash;
+  EXPECT_EQ(scan(options({"q"}), "sks").hash, hash);
+  EXPECT_NE(scan(options(), "other").hash, hash);
+  DatasetOptions heavier = options();
+  heavier.folders[0].weight = 2;
+  EXPECT_NE(scan(heavier, "sks").hash, hash);
+  picture("q/b.png");
+  EXPECT_NE(scan(options({"q"}), "sks").hash, hash);
+}
+
+TEST_F(DatasetTest, regularisation_pictures_have_no_trigger) {
+  picture("p/a.png");
+  picture("r/x.png");
+  picture("r/y.png");
+  picture("r/z.png");
+  write("r/x.txt", "a [trigger] dog");
+  write("r/y.txt", "sks again");
+  DatasetOptions asked = options({"p", "r"});
+  asked.folders[1].regularisation = true;
+  asked.folders[1].weight = 0.25;
+  const Dataset dataset = scan(asked, "sks");
+  ASSERT_EQ(dataset.examples.size(), 4u);
+  EXPECT_EQ(dataset.examples[0].caption, "sks");
+  EXPECT_EQ(dataset.examples[1].caption, "a dog");
+  EXPECT_EQ(dataset.examples[2].caption, "sks again");
+  EXPECT_EQ(dataset.examples[3].caption, "");
+  EXPECT_TRUE(dataset.examples[3].regularisation);
+  EXPECT_EQ(dataset.examples[3].folder, 1);
+  EXPECT_EQ(dataset.examples[3].weight, 0.25);
+  EXPECT_THAT(dataset.warnings, Contains(AllOf(HasSubstr("y.png"), HasSubstr("trigger word"))));
+  EXPECT_THAT(dataset.warnings, Contains(HasSubstr("1 picture of the subject")));
+}
+
+TEST_F(DatasetTest, a_folder_may_have_a_trigger_and_resolutions_of_its_own) {
+  picture("p/a.png", 200, 200);
+  DatasetOptions asked = options();
+  asked.folders[0].trigger = "own";
+  asked.folders[0].resolutions = {96, 32, 96};
+  const Dataset dataset = scan(asked, "sks");
+  ASSERT_EQ(dataset.examples.size(), 2u);
+  EXPECT_EQ(dataset.examples[0].size, (Size{32, 32}));
+  EXPECT_EQ(dataset.examples[1].size, (Size{96, 96}));
+  EXPECT_EQ(dataset.examples[0].caption, "own");
+  asked.folders[0].trigger = "";
+  EXPECT_EQ(scan(asked, "sks").examples[0].caption, "");
+}
+
+TEST_F(DatasetTest, warns_of_what_hurts_the_result) {
+  for (int i = 0; i < 31; ++i) picture("p/" + std::to_string(100 + i) + ".png");
+  fs::copy_file(folder() / "p/100.png", folder() / "p/copy.png");
+  picture("p/small.png", 48, 40);
+  picture("p/twice.png");
+  picture("p/twice.jpg");
+  picture("p/other.png");
+  picture("p/other.webp");
+  write("p/twice.txt", "one text for two");
+  write("p/nothing.txt", "text without a picture");
+  const std::vector<std::string> warnings = scan(options(), "sks").warnings;
+  EXPECT_THAT(warnings, Contains(HasSubstr("37 pictures of the subject: more than 30")));
+  EXPECT_THAT(warnings,
+              Contains(AllOf(HasSubstr("copy.png: is the same picture as"), HasSubstr("100.png"))));
+  EXPECT_THAT(warnings,
+              Contains(HasSubstr("small.png: has 48x40 pixels and is enlarged 1.6 times")));
+  EXPECT_THAT(warnings, Contains(HasSubstr("twice.jpg, twice.png share the caption twice.txt")));
+  EXPECT_THAT(warnings, Contains(HasSubstr("other.png, other.webp have one name")));
+  EXPECT_THAT(warnings, Contains(HasSubstr("no picture belongs to nothing.txt")));
+  EXPECT_EQ(warnings.size(), 6u);
+}
+
+TEST_F(DatasetTest, ten_to_thirty_good_pictures_give_no_warning) {
+  for (int i = 0; i < 10; ++i) picture("p/" + std::to_string(i) + ".png");
+  const Dataset dataset = scan(options(), "sks");
+  EXPECT_THAT(dataset.warnings, testing::IsEmpty());
+  EXPECT_THAT(dataset.notes, testing::IsEmpty());
+}
+
+TEST_F(DatasetTest, folders_that_cannot_be_used_are_refused) {
+  const auto message = [&](const DatasetOptions& asked) {
+    return error_of([&] { scan(asked, "sks"); }).message();
+  };
+  EXPECT_EQ(message(options({})), "names no folder");
+  EXPECT_EQ(message(options({"missing"})), "does not exist");
+  fs::create_directory(folder() / "empty");
+  EXPECT_EQ(message(options({"empty"})), "is empty");
+  write("texts/a.txt", "x");
+  EXPECT_EQ(message(options({"texts"})), "holds no picture");
+  write("file", "x");
+  EXPECT_EQ(message(options({"file"})), "is not a folder");
+  picture("p/a.png");
+  DatasetOptions reserved = options();
+  reserved.folders[0].mask = "masks";
+  EXPECT_EQ(message(reserved), "mask is not supported yet");
+  DatasetOptions regularisation = options();
+  regularisation.folders[0].regularisation = true;
+  EXPECT_THAT(message(regularisation), HasSubstr("nothing to learn"));
+  DatasetOptions nameless = options({"p"});
+  nameless.folders[0].path.clear();
+  EXPECT_EQ(message(nameless), "one of the folders has no path");
+}
+
+TEST_F(DatasetTest, options_out_of_range_are_refused) {
+  picture("p/a.png");
+  const auto hint = [&](auto&& change) {
+    DatasetOptions asked = options();
+    change(asked);
+    return error_of([&] { scan(asked, "sks"); }).hint();
+  };
+  EXPECT_EQ(hint([](auto& o) { o.resolution = 100; }), "96 is the nearest that works");
+  EXPECT_EQ(hint([](auto& o) { o.resolution = 0; }), "16 is the nearest that works");
+  EXPECT_EQ(hint([](auto& o) { o.resolution = -512; }), "16 is the nearest that works");
+  EXPECT_EQ(hint([](auto& o) { o.resolution = std::numeric_limits<int64_t>::max(); }),
+            "8192 is the nearest that works");
+  EXPECT_EQ(hint([](auto& o) { o.folders[0].resolutions = {64, 1000}; }),
+            "1008 is the nearest that works");
+  EXPECT_EQ(hint([](auto& o) { o.folders[0].repeats = 0; }), "give a number from 1 to 1000");
+  EXPECT_THAT(hint([](auto& o) { o.folders[0].weight = 0; }), HasSubstr("above 0"));
+  EXPECT_THAT(hint([](auto& o) { o.folders[0].weight = std::nan(""); }), HasSubstr("above 0"));
+  EXPECT_THAT(hint([](auto& o) { o.max_upscale = 0.5; }), HasSubstr("1 or more"));
+}
+
+TEST_F(DatasetTest, all_problems_are_found_at_once) {
+  picture("p/good.png");
+  picture("p/tiny.png", 1, 1);
+  write("p/text.png", "text");
+  write("p/zero.png", "");
+  write("p/good.txt", "B\xE4r");
+  fs::create_directories(folder() / "p" / "folder.png");
+  const Error error = error_of([&] { scan(options({"p", "missing"}), "sks"); });
+  EXPECT_EQ(error.kind(), ErrorKind::bad_input);
+  EXPECT_THAT(error.where(), testing::EndsWith("folder.png"));
+  EXPECT_EQ(error.message(), "is a folder, not a picture");
+  EXPECT_THAT(error.hint(), HasSubstr("rename the folder or move it away (5 more problems: "));
+  EXPECT_THAT(error.hint(), HasSubstr("text.png is not a picture"));
+  EXPECT_THAT(error.hint(), HasSubstr("and 2 more)"));
+  EXPECT_THAT(error.two_lines(), testing::Not(HasSubstr("\n\n")));
+}
+
+TEST_F(DatasetTest, a_picture_that_is_far_too_small_is_refused) {
+  picture("p/tiny.png", 15, 40);
+  const Error error = error_of([&] { scan(options(), "sks"); });
+  EXPECT_EQ(error.message(), "has 15x40 pixels, too few to train at 64x64");
+  EXPECT_EQ(error.hint(), "remove it or use a picture of at least 16x16 pixels");
+  picture("p/tiny.png", 16, 40);
+  EXPECT_NO_THROW(scan(options(), "sks"));
+}
+
+TEST_F(DatasetTest, unreadable_things_are_the_environments_fault) {
+  if (geteuid() == 0) GTEST_SKIP() << "root may read everything";
+  const fs::path path = picture("p/a.png");
+  write("p/a.txt", "text");
+  fs::permissions(folder() / "p/a.txt", fs::perms::none);
+  EXPECT_EQ(error_of([&] { scan(options(), "sks"); }).kind(), ErrorKind::environment);
+  fs::permissions(folder() / "p/a.txt", fs::perms::all);
+  fs::permissions(folder() / "p", fs::perms::none);
+  EXPECT_EQ(error_of([&] { scan(options(), "sks"); }).kind(), ErrorKind::environment);
+  fs::permissions(folder() / "p", fs::perms::all);
+}
+
+}  // namespace
+}  // namespace fluxlora
