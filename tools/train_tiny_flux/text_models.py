@@ -25,6 +25,23 @@ def split_heads(x, heads):
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+class Lookup(torch.autograd.Function):
+    """Rows of a table; the gradient is a product with one-hot rows, free of sorting and atomics."""
+
+    @staticmethod
+    def forward(ctx, table, ids):
+        ctx.save_for_backward(ids)
+        ctx.rows = table.shape[0]
+        return table[ids]
+
+    @staticmethod
+    def backward(ctx, grad):
+        (ids,) = ctx.saved_tensors
+        small = torch.bfloat16 if grad.is_cuda else torch.float32
+        hot = (ids.reshape(-1, 1) == torch.arange(ctx.rows, device=ids.device)).to(small)
+        return (hot.T @ grad.reshape(-1, grad.shape[-1]).to(small)).to(grad.dtype), None
+
+
 class ClipAttention(nn.Module):
     def __init__(self):
         super().__init__()
@@ -86,12 +103,13 @@ class ClipText(nn.Module):
     def forward(self, ids, dtype=torch.float32):
         body = self.text_model
         places = body.embeddings.position_embedding.weight[: ids.shape[1]]
-        x = (body.embeddings.token_embedding(ids) + places).to(dtype)
+        x = (Lookup.apply(body.embeddings.token_embedding.weight, ids) + places).to(dtype)
         for layer in body.encoder.layers:
             x = layer(x)
         x = layer_norm(x, body.final_layer_norm)
         end = (ids == CLIP["eos_token_id"]).int().argmax(-1)
-        return x[torch.arange(len(ids), device=ids.device), end]
+        here = torch.arange(ids.shape[1], device=ids.device) == end[:, None]
+        return (x * here[:, :, None]).sum(1)
 
 
 class RMS(nn.Module):
@@ -181,8 +199,8 @@ class T5Encoder(nn.Module):
         if key not in self.tables:
             self.tables[key] = buckets(length, ids.device)
         table = self.encoder.block[0].layer[0].SelfAttention.relative_attention_bias
-        bias = table(self.tables[key]).permute(2, 0, 1)[None]
-        x = self.shared(ids).to(dtype)
+        bias = Lookup.apply(table.weight, self.tables[key]).permute(2, 0, 1)[None]
+        x = Lookup.apply(self.shared.weight, ids).to(dtype)
         for block in self.encoder.block:
             x = block(x, bias)
         return self.encoder.final_layer_norm(x)

@@ -19,10 +19,13 @@ LAYERS = VAE["layers_per_block"]
 
 def normed(x, weight, bias):
     """GroupNorm of x [B,C,H,W] with its statistics in f32, in the type of x."""
-    grouped = x.float().unflatten(1, (GROUPS, -1))
-    variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), keepdim=True, correction=0)
-    y = ((grouped - mean) * torch.rsqrt(variance + 1e-6)).flatten(1, 2)
-    return (y * weight[:, None, None] + bias[:, None, None]).to(x.dtype)
+    y = x.float()
+    mean, square = (m.unflatten(1, (GROUPS, -1)).mean(-1) for m in (y.mean((2, 3)), (y * y).mean((2, 3))))
+    scale = torch.rsqrt((square - mean * mean).clamp(min=0) + 1e-6)
+    repeat = x.shape[1] // GROUPS
+    gain = scale.repeat_interleave(repeat, 1) * weight
+    offset = bias - mean.repeat_interleave(repeat, 1) * gain
+    return (y * gain[:, :, None, None] + offset[:, :, None, None]).to(x.dtype)
 
 
 def normed_silu(x, weight, bias):
