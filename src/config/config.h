@@ -40,7 +40,7 @@ struct Difference {
 };
 
 /// The first key, in the order of docs/config.md, that makes two runs different ones. What changes
-/// no result does not count: output.path, output.keep, dataset.cache.
+/// no result does not count: output.path and dataset.cache.
 std::optional<Difference> first_difference(const train::RunOptions& a, const train::RunOptions& b);
 
 /// The text of docs/config.md.
