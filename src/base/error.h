@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors: what went wrong, where, and what to do about it. Thrown anywhere, caught once in cli/main.cpp.
+// Errors: what went wrong, where, and what to do about it. Thrown anywhere, caught once in
+// cli/main.cpp.
 #pragma once
 
 #include <stdexcept>
@@ -44,7 +45,7 @@ Error environment_error(std::string where, std::string what, std::string hint);
 }  // namespace fluxlora
 
 /// Programmer errors only: `CHECK(x.dim(2) == D, "ln_modulate: width")`.
-#define CHECK(condition, detail)                                             \
-  do {                                                                       \
+#define CHECK(condition, detail)                                                        \
+  do {                                                                                  \
     if (!(condition)) ::fluxlora::check_failed(#condition, __FILE__, __LINE__, detail); \
   } while (false)

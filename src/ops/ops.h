@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ops: the whole vocabulary that the model is written in, and all that a backend must be able to do.
+// Ops: the whole vocabulary that the model is written in, and all that a backend must be able to
+// do.
 //
 // The law (docs/design.md): outputs first, then inputs, all views; an operation returns nothing,
 // allocates nothing and broadcasts nothing beyond what its comment says; shapes are exact. Every
@@ -22,8 +23,8 @@ namespace fluxlora {
 enum class Grad { ignore, overwrite, accumulate };
 
 /// A factor `value * factor[0]`. `factor` is an f32 scalar in device memory, so that a captured
-/// step can change it; empty means 1. A product whose factor is 0 adds nothing: with Grad::accumulate
-/// its destination stays as it is bit for bit, with Grad::overwrite it becomes 0.
+/// step can change it; empty means 1. A product whose factor is 0 adds nothing: with
+/// Grad::accumulate its destination stays as it is bit for bit, with Grad::overwrite it becomes 0.
 struct Scale {
   double value = 1;
   Tensor factor = {};
@@ -31,10 +32,10 @@ struct Scale {
 
 /// One product of a group: y = x Wᵀ + bias.
 struct LinearCall {
-  Tensor y;                      // (B, T, out)
-  Tensor x;                      // (B, T, in)
+  Tensor y;                        // (B, T, out)
+  Tensor x;                        // (B, T, in)
   const Weight* weight = nullptr;  // (out, in)
-  Tensor bias;                   // (out) or empty
+  Tensor bias;                     // (out) or empty
 };
 
 struct AttentionOptions {
@@ -114,9 +115,8 @@ class Ops {
   /// gate_add_bwd (an empty dy: there was no y), d_shift and d_scale as in ln_modulate_bwd.
   virtual void gate_add_ln_modulate_bwd(const Tensor& dx, const Tensor& dy, const Tensor& d_gate,
                                         const Tensor& d_shift, const Tensor& d_scale,
-                                        const Tensor& dh, const Tensor& x_out,
-                                        const Tensor& stats, const Tensor& scale,
-                                        const Tensor& y, const Tensor& gate);
+                                        const Tensor& dh, const Tensor& x_out, const Tensor& stats,
+                                        const Tensor& scale, const Tensor& y, const Tensor& gate);
 
   /// y = (x - mean) / std weight + bias over the last dimension. stats (B, T, 2) as above.
   virtual void layer_norm(const Tensor& y, const Tensor& stats, const Tensor& x,
@@ -125,14 +125,15 @@ class Ops {
                               const Tensor& stats, const Tensor& weight, Grad mode) = 0;
   /// y = x / sqrt(mean(x²) + eps) weight over the last dimension (T5).
   virtual void rms_norm(const Tensor& y, const Tensor& x, const Tensor& weight, double eps) = 0;
-  /// GroupNorm of (B, P, C) over P and C/groups, affine, followed by SiLU if asked (VAE). y may be x.
+  /// GroupNorm of (B, P, C) over P and C/groups, affine, followed by SiLU if asked (VAE). y may be
+  /// x.
   virtual void group_norm(const Tensor& y, const Tensor& x, const Tensor& weight,
                           const Tensor& bias, int64_t groups, double eps, bool silu) = 0;
 
   // ---- attention ---------------------------------------------------------------------------
-  /// Per head RMSNorm (eps 1e-6, weights (K)) of q and k, then rotation by pe (flux-facts 1.4, 1.5).
-  /// q, k (B, T, D); qkv (B, T, >= 2D): columns [0, D) are q, [D, 2D) are k; pe (T, K/2, 2) holds
-  /// cos and sin; pairs are the elements (2i, 2i+1). D = heads K.
+  /// Per head RMSNorm (eps 1e-6, weights (K)) of q and k, then rotation by pe
+  /// (flux-facts 1.4, 1.5). q, k (B, T, D); qkv (B, T, >= 2D): columns [0, D) are q, [D, 2D) are k;
+  /// pe (T, K/2, 2) holds cos and sin; pairs are the elements (2i, 2i+1). D = heads K.
   virtual void qk_norm_rope(const Tensor& q, const Tensor& k, const Tensor& qkv,
                             const Tensor& q_weight, const Tensor& k_weight, const Tensor& pe,
                             int64_t heads) = 0;

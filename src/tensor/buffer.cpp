@@ -13,8 +13,9 @@ Buffer host_buffer(int64_t bytes) {
   const auto rounded = static_cast<size_t>((std::max<int64_t>(bytes, 1) + 63) / 64 * 64);
   void* data = std::aligned_alloc(64, rounded);
   if (!data)
-    throw environment_error("memory", "the machine has no " + std::to_string(bytes >> 20) +
-                                          " MiB left", "close other programs or lower the batch size");
+    throw environment_error("memory",
+                            "the machine has no " + std::to_string(bytes >> 20) + " MiB left",
+                            "close other programs or lower the batch size");
   return {data, bytes, [](void* p) { std::free(p); }};
 }
 

@@ -38,7 +38,8 @@ class Buffer {
   std::function<void(void*)> release_;
 };
 
-/// 64-byte aligned memory of the host, not initialised. Throws Error (environment) when there is none.
+/// 64-byte aligned memory of the host, not initialised. Throws Error (environment) when there is
+/// none.
 Buffer host_buffer(int64_t bytes);
 
 /// A tensor together with its memory on the host: for files, pictures, tests.

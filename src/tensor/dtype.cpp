@@ -30,7 +30,9 @@ constexpr std::array<Info, 12> kInfo{{{DType::f64, 8, "F64"},
                                       {DType::u8, 1, "U8"},
                                       {DType::boolean, 1, "BOOL"}}};
 
-const Info& info(DType dtype) { return kInfo[static_cast<size_t>(dtype)]; }
+const Info& info(DType dtype) {
+  return kInfo[static_cast<size_t>(dtype)];
+}
 
 /// A small float of `exponent_bits` and `mantissa_bits`, without the special values.
 float decode_small(uint32_t bits, int exponent_bits, int mantissa_bits) {
@@ -38,32 +40,43 @@ float decode_small(uint32_t bits, int exponent_bits, int mantissa_bits) {
   const uint32_t mantissa = bits & ((1u << mantissa_bits) - 1);
   const int exponent = static_cast<int>(bits >> mantissa_bits) & ((1 << exponent_bits) - 1);
   const bool negative = (bits >> (exponent_bits + mantissa_bits)) & 1;
-  const float magnitude =
-      exponent == 0
-          ? std::ldexp(static_cast<float>(mantissa), 1 - bias - mantissa_bits)
-          : std::ldexp(static_cast<float>(mantissa | (1u << mantissa_bits)),
-                       exponent - bias - mantissa_bits);
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(mantissa), 1 - bias - mantissa_bits)
+                              : std::ldexp(static_cast<float>(mantissa | (1u << mantissa_bits)),
+                                           exponent - bias - mantissa_bits);
   return negative ? -magnitude : magnitude;
 }
 
 float load(DType from, const void* source, int64_t i) {
   switch (from) {
-    case DType::bf16: return bf16_to_f32(static_cast<const uint16_t*>(source)[i]);
-    case DType::f16: return f16_to_f32(static_cast<const uint16_t*>(source)[i]);
-    case DType::f8_e4m3: return f8_e4m3_to_f32(static_cast<const uint8_t*>(source)[i]);
-    case DType::f8_e5m2: return f8_e5m2_to_f32(static_cast<const uint8_t*>(source)[i]);
-    case DType::f32: return static_cast<const float*>(source)[i];
-    default: return static_cast<float>(static_cast<const double*>(source)[i]);
+    case DType::bf16:
+      return bf16_to_f32(static_cast<const uint16_t*>(source)[i]);
+    case DType::f16:
+      return f16_to_f32(static_cast<const uint16_t*>(source)[i]);
+    case DType::f8_e4m3:
+      return f8_e4m3_to_f32(static_cast<const uint8_t*>(source)[i]);
+    case DType::f8_e5m2:
+      return f8_e5m2_to_f32(static_cast<const uint8_t*>(source)[i]);
+    case DType::f32:
+      return static_cast<const float*>(source)[i];
+    default:
+      return static_cast<float>(static_cast<const double*>(source)[i]);
   }
 }
 
-bool is_floating(DType d) { return d <= DType::f8_e5m2; }
+bool is_floating(DType d) {
+  return d <= DType::f8_e5m2;
+}
 
 }  // namespace
 
-int64_t dtype_size(DType dtype) { return info(dtype).size; }
+int64_t dtype_size(DType dtype) {
+  return info(dtype).size;
+}
 
-std::string_view safetensors_name(DType dtype) { return info(dtype).name; }
+std::string_view safetensors_name(DType dtype) {
+  return info(dtype).name;
+}
 
 DType dtype_from_safetensors(std::string_view name, const std::string& where) {
   for (const Info& i : kInfo)
@@ -72,7 +85,9 @@ DType dtype_from_safetensors(std::string_view name, const std::string& where) {
                   "save it as F32, F16, BF16 or F8_E4M3");
 }
 
-float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+float bf16_to_f32(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 uint16_t f32_to_bf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -119,14 +134,17 @@ void convert(DType to, void* destination, DType from, const void* source, int64_
       case DType::f64:
         static_cast<double*>(destination)[i] = load(from, source, i);
         break;
-      case DType::f32: static_cast<float*>(destination)[i] = load(from, source, i); break;
+      case DType::f32:
+        static_cast<float*>(destination)[i] = load(from, source, i);
+        break;
       case DType::bf16:
         static_cast<uint16_t*>(destination)[i] = f32_to_bf16(load(from, source, i));
         break;
       case DType::f16:
         static_cast<uint16_t*>(destination)[i] = f32_to_f16(load(from, source, i));
         break;
-      default: CHECK(false, "convert: fp8 is written by quantisation");
+      default:
+        CHECK(false, "convert: fp8 is written by quantisation");
     }
   }
 }

@@ -8,7 +8,20 @@
 
 namespace fluxlora {
 
-enum class DType : uint8_t { f64, f32, bf16, f16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u8, boolean };
+enum class DType : uint8_t {
+  f64,
+  f32,
+  bf16,
+  f16,
+  f8_e4m3,
+  f8_e5m2,
+  i64,
+  i32,
+  i16,
+  i8,
+  u8,
+  boolean
+};
 
 /// Bytes of one element.
 int64_t dtype_size(DType dtype);
@@ -27,7 +40,8 @@ uint16_t f32_to_f16(float value);
 float f8_e4m3_to_f32(uint8_t bits);
 float f8_e5m2_to_f32(uint8_t bits);
 
-/// Converts `count` elements between any two floating types (f64, f32, bf16, f16; f8 as source only).
+/// Converts `count` elements between any two floating types (f64, f32, bf16, f16; f8 as source
+/// only).
 void convert(DType to, void* destination, DType from, const void* source, int64_t count);
 
 }  // namespace fluxlora

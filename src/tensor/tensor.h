@@ -54,7 +54,8 @@ class Tensor {
   Tensor item(int64_t i) const;
   /// The same elements under other sizes. Contiguous views only.
   Tensor reshaped(std::initializer_list<int64_t> shape) const;
-  /// (B, T, C) or (B, C) as (rows, C) where rows can be walked with one stride; the view must allow it.
+  /// (B, T, C) or (B, C) as (rows, C) where rows can be walked with one stride; the view must allow
+  /// it.
   Tensor flat_rows() const;
   /// Whether flat_rows() can be taken.
   bool rows_are_uniform() const;

@@ -100,6 +100,7 @@ void Workspace::forward() {
   const auto after_block = [&](const std::string& kind, size_t i) {
     if (observer_) observer_(kind + std::to_string(i), x, before);
   };
+  if (observer_) observer_("embedders", x, before);
   for (size_t i = 0; i < w.double_blocks.size(); ++i) {
     DoubleSaved& s = double_saved_[slot(i)];
     flux::forward(op, z_, w.double_blocks[i], x, before, cond_, s);

@@ -60,8 +60,9 @@ class Workspace {
   /// Accumulates the gradients of all adapters that train. Once after each forward.
   void backward();
 
-  /// Called after every block of the forward with its BFL name and the stream after it, the pending
-  /// output included in neither: for goldens and for finding the first bad value.
+  /// Called after the embedders ("embedders") and after every block of the forward with its BFL
+  /// name, the stream, and what is still to be added to it: for goldens and for finding the first
+  /// bad value.
   using Observer = std::function<void(const std::string& block, const Tensor& x, const Pending&)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
 
