@@ -10,7 +10,7 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache pkg-config
-  libvips-dev libopenblas-dev libsentencepiece-dev libutf8proc-dev libssl-dev
+  libvips-dev libopenblas-dev libdnnl-dev libsentencepiece-dev libutf8proc-dev libssl-dev
   libcli11-dev libfmt-dev libtomlplusplus-dev nlohmann-json3-dev
 )
 for option in "$@"; do
