@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// text_dump clip|t5 FOLDER IN OUT f32|f64: runs a text encoder on the tensor "ids" (B, T) i32 of
+// the safetensors file IN and writes "output", for test_text_encoders.py.
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "base/error.h"
+#include "model/clip/text_model.h"
+#include "model/t5/encoder.h"
+#include "tensor/safetensors.h"
+
+namespace {
+
+using namespace fluxlora;
+
+void dump(int argc, char** argv) {
+  if (argc != 6) throw bad_input("text_dump", "wants five arguments", "see its first lines");
+  const SafetensorsFile in(argv[3]);
+  const SafetensorsFile::Entry& entry = in.entry("ids");
+  const int64_t B = entry.shape.at(0), T = entry.shape.at(1);
+  std::vector<int32_t> ids(static_cast<size_t>(B * T));
+  std::memcpy(ids.data(), entry.data, ids.size() * sizeof(int32_t));
+  const DType act = std::string(argv[5]) == "f64" ? DType::f64 : DType::f32;
+
+  const auto device = open_device("cpu");
+  const auto write = [&](const Tensor& output) {
+    HostTensor host;
+    const int64_t shape[] = {output.dim(0), output.dim(1), output.dim(-1)};
+    host = output.rank() == 2 ? HostTensor(act, {shape[0], shape[1]}) : HostTensor(act, shape, 3);
+    device->download(host.view.data(), output);
+    write_safetensors(argv[4], {{"output", host.view}}, {});
+  };
+  if (std::string(argv[1]) == "clip") {
+    ClipText clip(*device, argv[2], act);
+    clip.prepare(B, false);
+    write(clip.forward(ids));
+  } else {
+    T5Encoder t5(*device, argv[2], act);
+    t5.prepare(B, T);
+    write(t5.forward(ids));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  dump(argc, argv);
+  return 0;
+} catch (const fluxlora::Error& error) {
+  std::fprintf(stderr, "%s\n", error.two_lines().c_str());
+  return static_cast<int>(error.kind());
+}
