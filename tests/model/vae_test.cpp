@@ -34,7 +34,8 @@ HostTensor golden_pixels(const SafetensorsFile& file) {
   const auto& entry = file.entry("pixels");
   HostTensor pixels(DType::f32, entry.shape.data(), 4);
   for (int64_t i = 0; i < pixels.view.size(); ++i)
-    pixels.view.as<float>()[i] = std::to_integer<float>(entry.data[i]) / 127.5f - 1;
+    pixels.view.as<float>()[i] =
+        static_cast<float>(std::to_integer<int>(entry.data[i])) / 127.5f - 1;
   return pixels;
 }
 
