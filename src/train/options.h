@@ -31,7 +31,7 @@ struct TrainOptions {
   int64_t batch_size = 1;
   int64_t accumulation = 1;  ///< micro-batches per update
   int64_t seed = 0;
-  double guidance = 1.0;         ///< fed to the model while training
+  double guidance = 1.0;  ///< fed to the model while training
   double caption_dropout = 0.05;
   flow::TimestepOptions timestep;
   optim::Options optimizer;
@@ -40,20 +40,21 @@ struct TrainOptions {
 
 struct SampleOptions {
   int64_t every = 250;  ///< steps between samples; 0: never
-  std::vector<std::string> prompts;  ///< `[trigger]` stands for the trigger word; empty: two of our own
-  int64_t seed = 0;     ///< prompt i uses seed + i, each time the same
+  std::vector<std::string>
+      prompts;       ///< `[trigger]` stands for the trigger word; empty: two of our own
+  int64_t seed = 0;  ///< prompt i uses seed + i, each time the same
   int64_t steps = 28;
   double guidance = 3.5;
   int64_t width = 0, height = 0;  ///< 0: the training resolution
 };
 
 struct OutputOptions {
-  std::filesystem::path path;  ///< the run's folder; empty: runs/<subject.name>
+  std::filesystem::path path;      ///< the run's folder; empty: runs/<subject.name>
   int64_t checkpoint_every = 250;  ///< 0: only at the end
   int64_t keep = 3;                ///< checkpoints that stay
   std::string format = "diffusers";
-  std::string dtype = "f32";       ///< of the tensors in the LoRA file: f32, bf16, f16
-  bool metadata_dates = false;     ///< record when the run first started; equal runs then differ
+  std::string dtype = "f32";    ///< of the tensors in the LoRA file: f32, bf16, f16
+  bool metadata_dates = false;  ///< record when the run first started; equal runs then differ
 };
 
 struct RunOptions {

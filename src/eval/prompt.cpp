@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eval/prompt.h"
+
+#include <optional>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "model/clip/text_model.h"
+#include "model/t5/encoder.h"
+#include "tokenizer/tokenizer.h"
+
+namespace fluxlora::eval {
+namespace {
+
+constexpr const char* kStates = "states";
+
+/// One text encoder with its tokenizer, in the form that the loop over prompts needs.
+struct Encoder {
+  std::string kind;  ///< of the cache's keys: "t5", "clip"
+  std::string hash;
+  int64_t places = 0;  ///< tokens of a prompt
+  const Tokenizer* tokenizer = nullptr;
+  std::function<HostTensor(const std::vector<int32_t>&)> encode;  ///< loads the network when called
+};
+
+std::string shortened(const std::string& prompt) {
+  constexpr size_t kShown = 40;
+  return prompt.size() <= kShown ? prompt : prompt.substr(0, kShown) + "...";
+}
+
+/// Calls put(prompt, states) for every prompt.
+void encode_all(const Encoder& encoder, const std::set<std::string>& prompts,
+                const PromptOptions& options,
+                const std::function<void(const std::string&, HostTensor)>& put) {
+  size_t done = 0;
+  for (const std::string& prompt : prompts) {
+    ++done;
+    if (options.stop && options.stop()) return;
+    const std::string key = text_key(encoder.kind, prompt, encoder.hash, encoder.places);
+    std::optional<CacheEntry> entry;
+    if (options.cache) entry = options.cache->load(key);
+    if (!entry || !entry->contains(kStates)) {
+      const int64_t places = encoder.tokenizer->places(prompt);
+      if (options.note && places > encoder.places && encoder.kind == "t5")
+        options.note(fmt::format("\"{}\" takes {} text tokens and is cut to {}", shortened(prompt),
+                                 places, encoder.places));
+      entry.emplace();
+      entry->emplace(kStates, encoder.encode(encoder.tokenizer->encode(
+                                  prompt, static_cast<int>(encoder.places))));
+      if (options.cache) options.cache->store(key, *entry);
+      if (options.note)
+        options.note(
+            fmt::format("encoding prompts ({}) {}/{}", encoder.kind, done, prompts.size()));
+    }
+    put(prompt, std::move(entry->at(kStates)));
+  }
+}
+
+void encode_pooled(Device& device, const ModelFolder& model, const std::set<std::string>& prompts,
+                   const PromptOptions& options, PromptBook& book) {
+  const auto tokenizer = open_clip_tokenizer(model.clip_tokenizer());
+  std::optional<ClipText> clip;
+  Encoder encoder{"clip",
+                  content_hash({model.clip(), model.clip_tokenizer()}),
+                  read_clip_config(model.clip()).positions,
+                  tokenizer.get(),
+                  {}};
+  encoder.encode = [&](const std::vector<int32_t>& ids) {
+    if (!clip) {
+      clip.emplace(device, model.clip(), DType::f32);
+      clip->prepare(1, /*training=*/false);
+    }
+    const Tensor& pooled = clip->forward(ids);
+    HostTensor host(DType::f32, {pooled.size()});
+    device.download(host.view.data(), pooled);
+    return host;
+  };
+  encode_all(encoder, prompts, options, [&](const std::string& prompt, HostTensor states) {
+    book[prompt].pooled = std::move(states);
+  });
+}
+
+void encode_states(Device& device, const ModelFolder& model, const std::set<std::string>& prompts,
+                   const PromptOptions& options, PromptBook& book) {
+  const auto tokenizer = open_t5_tokenizer(model.t5_tokenizer());
+  std::optional<T5Encoder> t5;
+  Encoder encoder{"t5",
+                  content_hash({model.t5(), model.t5_tokenizer()}),
+                  options.text_tokens,
+                  tokenizer.get(),
+                  {}};
+  encoder.encode = [&](const std::vector<int32_t>& ids) {
+    if (!t5) {
+      t5.emplace(device, model.t5(), DType::f32);
+      t5->prepare(1, options.text_tokens);
+    }
+    const Tensor& states = t5->forward(ids);
+    HostTensor host(DType::f32, {states.dim(1), states.dim(2)});
+    device.download(host.view.data(), states);
+    return host;
+  };
+  encode_all(encoder, prompts, options, [&](const std::string& prompt, HostTensor states) {
+    book[prompt].txt = std::move(states);
+  });
+}
+
+}  // namespace
+
+PromptBook encode_prompts(Device& device, const ModelFolder& model,
+                          const std::vector<std::string>& prompts, const PromptOptions& options) {
+  const std::set<std::string> distinct(prompts.begin(), prompts.end());
+  PromptBook book;
+  encode_pooled(device, model, distinct, options, book);
+  encode_states(device, model, distinct, options, book);
+  return book;
+}
+
+}  // namespace fluxlora::eval

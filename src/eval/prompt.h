@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// From prompts to what the transformer reads of them.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/cache.h"
+#include "model/pipeline.h"
+#include "ops/device.h"
+
+namespace fluxlora::eval {
+
+/// A prompt as both text encoders see it, in host memory, f32.
+struct PromptStates {
+  HostTensor txt;     // (M, context_in) T5 token states, padding included
+  HostTensor pooled;  // (vec_in) CLIP
+};
+
+/// By prompt.
+using PromptBook = std::map<std::string, PromptStates>;
+
+struct PromptOptions {
+  int64_t text_tokens = 512;                          ///< M
+  Cache* cache = nullptr;                             ///< where states are kept; may be null
+  std::function<void(const std::string&)> note = {};  ///< hears of progress and of cut prompts
+  std::function<bool()> stop = {};  ///< asked between prompts; true ends the work early
+};
+
+/// The states of all prompts, each once. The encoders are loaded one after the other, used and
+/// freed; none is loaded when the cache has all. When `stop` said so the book is incomplete. Throws
+/// Error (bad_input) naming what does not fit.
+PromptBook encode_prompts(Device& device, const ModelFolder& model,
+                          const std::vector<std::string>& prompts, const PromptOptions& options);
+
+}  // namespace fluxlora::eval

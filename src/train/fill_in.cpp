@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/fill_in.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "eval/painter.h"
+#include "model/flux/config.h"
+
+namespace fluxlora::train {
+namespace {
+
+constexpr int64_t kMostTextTokens = 512;
+
+void check_choices(const RunOptions& o) {
+  if (o.model.precision != "auto" && o.model.precision != "f32")
+    throw bad_input("model.precision", "\"" + o.model.precision + "\" is not there on the CPU",
+                    "use auto or f32");
+  if (o.output.format != "diffusers")
+    throw bad_input("output.format", "\"" + o.output.format + "\" cannot be written yet",
+                    "use diffusers");
+  if (o.output.dtype != "f32" && o.output.dtype != "bf16" && o.output.dtype != "f16")
+    throw bad_input("output.dtype", "\"" + o.output.dtype + "\" is not a type of tensors",
+                    "use f32, bf16 or f16");
+  if (o.train.steps < 1 || o.train.steps > 10'000'000)
+    throw bad_input("train.steps", fmt::format("is {}", o.train.steps),
+                    "give a number from 1 to 10000000");
+  if (o.sample.every > 0 && o.sample.steps < 1)
+    throw bad_input("sample.steps", fmt::format("is {}", o.sample.steps), "give 1 or more");
+  flow::check(o.train.timestep);
+  optim::check(o.train.schedule);
+}
+
+}  // namespace
+
+int64_t default_text_tokens(const ModelFolder& model) {
+  return flux::read_config(model.transformer()).guidance_embed ? 512 : 256;
+}
+
+std::string sample_prompt(const std::string& prompt, const std::string& trigger) {
+  static const std::string mark = "[trigger]";
+  std::string text = prompt;
+  for (size_t at = 0; (at = text.find(mark, at)) != std::string::npos; at += trigger.size())
+    text.replace(at, mark.size(), trigger);
+  return text;
+}
+
+void fill_in(RunOptions& o, const ModelFolder& model) {
+  if (o.model.text_tokens == 0) o.model.text_tokens = default_text_tokens(model);
+  if (o.model.text_tokens < 1 || o.model.text_tokens > kMostTextTokens)
+    throw bad_input("model.text_tokens", fmt::format("is {}", o.model.text_tokens),
+                    fmt::format("give a number from 1 to {}", kMostTextTokens));
+  if (o.dataset.resolution == 0) o.dataset.resolution = eval::native_side(o.model.path, model);
+  if (o.sample.width == 0) o.sample.width = o.dataset.resolution;
+  if (o.sample.height == 0) o.sample.height = o.dataset.resolution;
+  if (o.sample.prompts.empty())
+    o.sample.prompts = o.subject.kind == "style"
+                           ? std::vector<std::string>{"a house by a lake, [trigger]",
+                                                      "a portrait of a woman, [trigger]"}
+                           : std::vector<std::string>{"[trigger]", "[trigger] on a beach"};
+  check_choices(o);
+  const int64_t step = eval::size_step(model);
+  eval::check_size("sample.width, sample.height",
+                   {static_cast<int>(o.sample.width), static_cast<int>(o.sample.height)}, step);
+  const auto check_side = [&](const std::string& where, int64_t side) {
+    eval::check_size(where, {static_cast<int>(side), static_cast<int>(side)}, step);
+  };
+  check_side("dataset.resolution", o.dataset.resolution);
+  for (const FolderOptions& folder : o.dataset.folders)
+    for (const int64_t side : folder.resolutions) check_side(folder.path.string(), side);
+}
+
+}  // namespace fluxlora::train

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/prepare.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "data/cache.h"
+#include "flow/pack.h"
+#include "model/vae/vae.h"
+
+namespace fluxlora::train {
+namespace {
+
+constexpr const char* kMoments = "moments";
+
+/// moments (h, w, 2C) = mean and logvar of the posterior.
+HostTensor encode(Device& device, Vae& vae, const Example& example) {
+  const int64_t H = example.size.height, W = example.size.width, C = vae.latent_channels();
+  const int64_t h = H / vae.factor(), w = W / vae.factor();
+  HostTensor pixels(DType::f32, {H, W, 3}), moments(DType::f32, {h, w, 2 * C});
+  pixels_to_model(pixels.view, load_pixels(example));
+  vae.prepare(1, H, W);
+  const Buffer memory = device.allocate(pixels.view.bytes() + moments.view.bytes());
+  auto* const first = static_cast<char*>(memory.data());
+  const Tensor source(DType::f32, {1, H, W, 3}, first);
+  const Tensor result(DType::f32, {1, h, w, 2 * C}, first + pixels.view.bytes());
+  device.upload(source, pixels.view.data());
+  vae.encode_moments(result, source);
+  device.download(moments.view.data(), result);
+  return moments;
+}
+
+Latents latents_of(const Tensor& moments, const VaeConfig& config) {
+  const int64_t h = moments.dim(0), w = moments.dim(1), C = config.latent_channels;
+  HostTensor mean(DType::f32, {1, h, w, C}), deviation(DType::f32, {1, h, w, C});
+  latents_of_posterior(mean.view, moments, {}, config);
+  for (int64_t i = 0; i < h * w * C; ++i) {
+    // Limits as in diffusers' DiagonalGaussianDistribution.
+    const float logvar = moments.as<const float>()[i / C * 2 * C + C + i % C];
+    deviation.view.as<float>()[i] = static_cast<float>(
+        std::exp(std::clamp(static_cast<double>(logvar), -30.0, 20.0) / 2) * config.scaling);
+  }
+  Latents latents{h, w, HostTensor(DType::f32, {1, h * w / 4, 4 * C}),
+                  HostTensor(DType::f32, {1, h * w / 4, 4 * C})};
+  flow::pack(latents.mean.view, mean.view);
+  flow::pack(latents.deviation.view, deviation.view);
+  return latents;
+}
+
+bool is_moments(const CacheEntry& entry, int64_t h, int64_t w, int64_t C) {
+  const auto found = entry.find(kMoments);
+  return found != entry.end() && found->second.view.dtype() == DType::f32 &&
+         found->second.view.rank() == 3 && found->second.view.dim(0) == h &&
+         found->second.view.dim(1) == w && found->second.view.dim(2) == 2 * C;
+}
+
+std::vector<Latents> prepare_latents(Device& device, const ModelFolder& model,
+                                     const Dataset& dataset, Cache& cache,
+                                     const PrepareHooks& hooks) {
+  const VaeConfig config = read_vae_config(model.vae());
+  const std::string hash = content_hash({model.vae()});
+  std::unique_ptr<Vae> vae;
+  std::vector<Latents> all;
+  for (const Example& example : dataset.examples) {
+    if (hooks.stop()) return all;
+    const int64_t h = example.size.height / config.factor();
+    const int64_t w = example.size.width / config.factor();
+    const std::string key = latent_key(example, hash);
+    std::optional<CacheEntry> entry = cache.load(key);
+    if (!entry || !is_moments(*entry, h, w, config.latent_channels)) {
+      if (!vae) vae = std::make_unique<Vae>(device, model.vae(), DType::f32);
+      entry.emplace();
+      entry->emplace(kMoments, encode(device, *vae, example));
+      cache.store(key, *entry);
+      hooks.note(fmt::format("caching latents {}/{}", all.size() + 1, dataset.examples.size()));
+    }
+    all.push_back(latents_of(entry->at(kMoments).view, config));
+  }
+  return all;
+}
+
+}  // namespace
+
+Prepared prepare(Device& device, const ModelFolder& model, const Dataset& dataset,
+                 const RunOptions& options, const PrepareHooks& hooks) {
+  Prepared prepared;
+  Cache cache(options.dataset.cache);
+  prepared.latents = prepare_latents(device, model, dataset, cache, hooks);
+
+  std::vector<std::string> prompts;
+  for (const Example& example : dataset.examples) prompts.push_back(example.caption);
+  if (options.train.caption_dropout > 0) prompts.emplace_back();
+  const bool samples = options.sample.every > 0;
+  if (samples)
+    prompts.insert(prompts.end(), options.sample.prompts.begin(), options.sample.prompts.end());
+  prepared.book = eval::encode_prompts(device, model, prompts,
+                                       {options.model.text_tokens, &cache, hooks.note, hooks.stop});
+  for (const std::string& note : cache.notes()) hooks.note(note);
+  if (hooks.stop()) return prepared;
+
+  for (const Example& example : dataset.examples)
+    prepared.prompts.push_back(&prepared.book.at(example.caption));
+  if (options.train.caption_dropout > 0) prepared.no_prompt = &prepared.book.at("");
+  if (samples)
+    for (const std::string& prompt : options.sample.prompts)
+      prepared.samples.push_back(&prepared.book.at(prompt));
+  return prepared;
+}
+
+}  // namespace fluxlora::train

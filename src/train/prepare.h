@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Before the first step: pictures to latents and prompts to text states, through the cache. Each
+// frozen network is loaded, used and freed; none is loaded for what the cache has.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "eval/prompt.h"
+#include "train/options.h"
+
+namespace fluxlora::train {
+
+/// The VAE's posterior of one picture as packed tokens in the model's scaling; host memory, f32.
+/// Latents of a step are mean + deviation noise (flux-facts 4.1), as in diffusers' script.
+struct Latents {
+  int64_t h = 0, w = 0;  ///< of the unpacked latents
+  HostTensor mean;       // (N, 4C)
+  HostTensor deviation;  // (N, 4C)
+};
+
+/// All that training and its samples read of pictures and words.
+struct Prepared {
+  std::vector<Latents> latents;                    ///< by example
+  std::vector<const eval::PromptStates*> prompts;  ///< by example: its caption, in `book`
+  const eval::PromptStates* no_prompt = nullptr;   ///< the empty caption; null without dropout
+  std::vector<const eval::PromptStates*> samples;  ///< by sample prompt
+  eval::PromptBook book;
+};
+
+struct PrepareHooks {
+  std::function<void(const std::string&)> note;
+  std::function<bool()> stop;  ///< true ends the work early; then the result is incomplete
+};
+
+/// `sample_prompts` have the trigger word in them. Throws Error (bad_input) naming what does not
+/// fit, Error (environment) when the cache cannot be written.
+Prepared prepare(Device& device, const ModelFolder& model, const Dataset& dataset,
+                 const RunOptions& options, const PrepareHooks& hooks);
+
+}  // namespace fluxlora::train

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Samples before, during and after training: the same prompts and seeds each time.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "eval/painter.h"
+#include "train/prepare.h"
+#include "train/run_folder.h"
+
+namespace fluxlora::train {
+
+class Previews {
+ public:
+  /// Takes all memory of sampling. Adapters are attached before; the rest outlives it.
+  Previews(Device& device, flux::Transformer& model, const ModelFolder& folder,
+           const Prepared& prepared, const RunOptions& options);
+
+  /// Whether pictures belong to the state after `step` steps: at 0, every sample.every, at the end.
+  static bool due(const RunOptions& options, int64_t step);
+
+  /// Paints samples/step-NNNNNN/NN.png, whole or not at all, and returns their paths. When `stop`
+  /// says so between two pictures nothing is written and the list is empty.
+  std::vector<std::string> paint(const RunPaths& paths, int64_t step,
+                                 const std::function<bool()>& stop);
+
+ private:
+  Device& device_;
+  const ModelFolder& folder_;
+  const Prepared& prepared_;
+  SampleOptions options_;
+  eval::Painter painter_;
+};
+
+/// The pictures of a samples folder in their order.
+std::vector<std::string> sample_files(const std::filesystem::path& folder);
+
+/// before_after.png: the first samples above the last; nothing without two sets of samples.
+void write_before_after(const RunPaths& paths);
+
+}  // namespace fluxlora::train

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "base/philox.h"
+#include "flow/pack.h"
+#include "flow/timestep.h"
+#include "memory/arena.h"
+#include "train/checkpoint.h"
+
+namespace fluxlora::train {
+namespace {
+
+/// Standard normal numbers (1, C, h, w), drawn channel by channel, then packed: (1, N, 4C).
+/// `scratch` holds two such tensors.
+void draw_packed(const Tensor& packed, const Tensor& scratch, Philox random, const Latents& shape) {
+  const int64_t C = packed.dim(-1) / 4;
+  const Tensor first = scratch.slice(0, 0, packed.size()).reshaped({1, C, shape.h, shape.w});
+  const Tensor last =
+      scratch.slice(0, packed.size(), packed.size()).reshaped({1, shape.h, shape.w, C});
+  std::generate_n(first.as<float>(), first.size(),
+                  [&] { return static_cast<float>(random.normal()); });
+  flow::channels_last(last, first);
+  flow::pack(packed, last);
+}
+
+}  // namespace
+
+/// Memory for micro-batches of one shape.
+struct Stepper::Batch {
+  BatchShape shape;
+  int64_t B, N, C;  // C of a packed token
+  flux::Workspace workspace;
+  Arena arena;
+  Tensor x0, noise;  // (B, N, C)
+  Tensor weight;     // (B): share of each picture in the loss
+  HostTensor host_x0, host_noise, scratch;
+  HostTensor t, host_weight;  // (B)
+
+  Batch(flux::Transformer& model, const BatchShape& s, const flux::Sizes& z)
+      : shape(s),
+        B(z.B),
+        N(z.N()),
+        C(model.config().in_channels),
+        workspace(model, z, {.training = true}),
+        host_x0(DType::f32, {B, N, C}),
+        host_noise(DType::f32, {B, N, C}),
+        scratch(DType::f32, {B, 2 * N * C}),
+        t(DType::f32, {B}),
+        host_weight(DType::f32, {B}) {
+    Arena measure;
+    describe(measure);
+    arena = Arena(model.device(), measure.used());
+    describe(arena);
+  }
+
+  void describe(Arena& a) {
+    x0 = a.take("training batch", DType::f32, {B, N, C});
+    noise = a.take("training batch", DType::f32, {B, N, C});
+    weight = a.take("training batch", DType::f32, {B});
+  }
+};
+
+Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
+                 const Prepared& prepared, const RunOptions& options)
+    : model_(model),
+      examples_(examples),
+      prepared_(prepared),
+      options_(options),
+      loader_(examples, {static_cast<uint64_t>(options.train.seed), options.train.batch_size,
+                         options.train.accumulation, options.train.caption_dropout}) {
+  for (const BatchShape& shape : loader_.shapes()) {
+    const auto same_size = [&](const Example& e) { return e.size == shape.size; };
+    const auto example = std::find_if(examples.begin(), examples.end(), same_size);
+    const Latents& latents = prepared.latents[static_cast<size_t>(example - examples.begin())];
+    const flux::Sizes z =
+        model.sizes(shape.count, options.model.text_tokens, latents.h / 2, latents.w / 2);
+    batches_.push_back(std::make_unique<Batch>(model, shape, z));
+  }
+  const int64_t losses = options.train.accumulation * options.train.batch_size;
+  results_memory_ = model.device().allocate((losses + 1) * static_cast<int64_t>(sizeof(float)));
+  results_ = Tensor(DType::f32, {losses + 1}, results_memory_.data());
+  losses_ =
+      results_.slice(0, 0, losses).reshaped({options.train.accumulation, options.train.batch_size});
+  norm_ = results_.slice(0, losses, 1);
+  warm_up();
+}
+
+Stepper::~Stepper() = default;
+
+int64_t Stepper::bytes() const {
+  int64_t bytes = results_memory_.bytes();
+  for (const auto& batch : batches_) bytes += batch->workspace.bytes() + batch->arena.peak();
+  return bytes;
+}
+
+/// Touches every page and plan that a step needs. Weights of 0 make all gradients 0.
+void Stepper::warm_up() {
+  Ops& op = model_.device().ops();
+  op.fill(results_, 0);
+  for (const auto& batch : batches_) {
+    const flux::Inputs& in = batch->workspace.inputs();
+    for (const Tensor& t : {in.img, in.txt, in.pooled, in.t, in.guidance}) op.fill(t, 0);
+    op.fill(batch->workspace.d_prediction(), 0);
+    batch->workspace.forward();
+    batch->workspace.backward();
+  }
+  model_.device().synchronize();
+}
+
+Stepper::Batch& Stepper::batch_for(const std::vector<Pick>& picks) {
+  const BatchShape shape{examples_[static_cast<size_t>(picks.front().example)].size,
+                         static_cast<int64_t>(picks.size())};
+  for (const auto& batch : batches_)
+    if (batch->shape == shape) return *batch;
+  check_failed("shape", __FILE__, __LINE__, "Stepper: a batch of a shape that was not planned");
+}
+
+/// One place of a batch: everything random in it is a function of (seed, step, place).
+void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step, int64_t place) {
+  const auto random = [&](Draw purpose) {
+    return Philox(static_cast<uint64_t>(options_.train.seed), purpose, static_cast<uint32_t>(step),
+                  static_cast<uint32_t>(place));
+  };
+  const auto row = [&](const HostTensor& t) { return t.view.slice(0, b, 1); };
+  const Latents& latents = prepared_.latents[static_cast<size_t>(pick.example)];
+  const Tensor scratch = batch.scratch.view.item(b);
+  const Tensor x0 = row(batch.host_x0);  // (1, N, C)
+  draw_packed(row(batch.host_noise), scratch, random(Draw::noise), latents);
+  draw_packed(x0, scratch, random(Draw::vae), latents);
+  const float* mean = latents.mean.view.as<const float>();
+  const float* deviation = latents.deviation.view.as<const float>();
+  for (int64_t i = 0; i < x0.size(); ++i)
+    x0.as<float>()[i] = mean[i] + deviation[i] * x0.as<float>()[i];
+
+  Philox time = random(Draw::timestep);
+  batch.t.view.as<float>()[b] =
+      static_cast<float>(flow::draw_timestep(options_.train.timestep, time, batch.N));
+  const double share = static_cast<double>(batch.B * options_.train.accumulation);
+  batch.host_weight.view.as<float>()[b] =
+      static_cast<float>(examples_[static_cast<size_t>(pick.example)].weight / share);
+}
+
+void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, int64_t micro_step) {
+  Device& device = model_.device();
+  const flux::Inputs& in = batch.workspace.inputs();
+  parallel_for(batch.B, 1, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b)
+      fill_place(batch, b, picks[static_cast<size_t>(b)], step,
+                 micro_step * options_.train.batch_size + b);
+  });
+  device.upload(batch.x0, batch.host_x0.view.data());
+  device.upload(batch.noise, batch.host_noise.view.data());
+  device.upload(batch.weight, batch.host_weight.view.data());
+  device.upload(in.t, batch.t.view.data());
+  device.ops().fill(in.guidance, options_.train.guidance);
+  for (int64_t b = 0; b < batch.B; ++b) {
+    const Pick& pick = picks[static_cast<size_t>(b)];
+    const eval::PromptStates& prompt = pick.drop_caption
+                                           ? *prepared_.no_prompt
+                                           : *prepared_.prompts[static_cast<size_t>(pick.example)];
+    device.upload(in.txt.item(b), prompt.txt.view.data());
+    device.upload(in.pooled.item(b), prompt.pooled.view.data());
+  }
+}
+
+StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>>& micro_batches) {
+  Device& device = model_.device();
+  Ops& op = device.ops();
+  StepResult result;
+  std::vector<float> weights;
+  op.fill(state.adapters.grads(), 0);
+  for (size_t m = 0; m < micro_batches.size(); ++m) {
+    Batch& batch = batch_for(micro_batches[m]);
+    fill(batch, micro_batches[m], state.step, static_cast<int64_t>(m));
+    flux::Workspace& w = batch.workspace;
+    op.flow_interpolate(w.inputs().img, batch.x0, batch.noise, w.inputs().t);
+    w.forward();
+    op.flow_loss(losses_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B), w.d_prediction(),
+                 w.prediction(), batch.x0, batch.noise, batch.weight);
+    w.backward();
+    const float* t = batch.t.view.as<const float>();
+    result.timesteps.insert(result.timesteps.end(), t, t + batch.B);
+    const float* share = batch.host_weight.view.as<const float>();
+    weights.insert(weights.end(), share, share + batch.B);
+    weights.resize((m + 1) * static_cast<size_t>(losses_.dim(1)), 0.0f);
+  }
+  op.global_norm(norm_, state.adapters.grads());
+
+  std::vector<float> host(static_cast<size_t>(results_.size()));
+  device.download(host.data(), results_);
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (weights[i] != 0) result.loss += static_cast<double>(weights[i]) * host[i];
+  result.grad_norm = host.back();
+  return result;
+}
+
+StepResult Stepper::run(State& state) {
+  std::vector<std::vector<Pick>> picks;
+  for (int64_t m = 0; m < options_.train.accumulation; ++m)
+    picks.push_back(loader_.batch(state.step, m));
+  StepResult result = accumulate(state, picks);
+  if (!std::isfinite(result.loss)) throw not_finite("the loss", result.loss, state.step + 1);
+  if (!std::isfinite(result.grad_norm))
+    throw not_finite("the norm of the gradients", result.grad_norm, state.step + 1);
+  result.learning_rate =
+      optim::learning_rate(options_.train.schedule, state.step, options_.train.steps);
+  state.optimizer.step(state.adapters.params(), state.adapters.grads(), norm_, result.learning_rate,
+                       state.step + 1);
+  ++state.step;
+  return result;
+}
+
+}  // namespace fluxlora::train

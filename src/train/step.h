@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// One step of training: picks -> latents, noise, times -> forward -> loss -> backward, accumulated
+// over micro-batches; then the norm of the gradients and the update. All memory is taken in the
+// constructor.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "data/loader.h"
+#include "model/flux/transformer.h"
+#include "train/prepare.h"
+#include "train/state.h"
+
+namespace fluxlora::train {
+
+struct StepResult {
+  double loss = 0;       ///< mean over micro-batches of the weighted mean over pictures
+  double grad_norm = 0;  ///< before clipping
+  double learning_rate = 0;
+  std::vector<double> timesteps;  ///< flow time of every picture
+};
+
+class Stepper {
+ public:
+  /// `examples` and `prepared` must outlive it; adapters are attached to the model.
+  Stepper(flux::Transformer& model, const std::vector<Example>& examples, const Prepared& prepared,
+          const RunOptions& options);
+  ~Stepper();
+
+  /// Step `state.step` (from 0): gradients, then the update, and state.step counts on. Throws
+  /// not_finite() (checkpoint.h) before the update when loss or gradients are not finite.
+  StepResult run(State& state);
+
+  /// The gradients of the given micro-batches as those of step `step`, without an update; loss,
+  /// norm and times of the result are set.
+  StepResult accumulate(State& state, const std::vector<std::vector<Pick>>& micro_batches);
+
+  /// Bytes of all workspaces.
+  int64_t bytes() const;
+
+ private:
+  struct Batch;
+
+  Batch& batch_for(const std::vector<Pick>& picks);
+  void fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, int64_t micro_step);
+  void fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step, int64_t place);
+  void warm_up();
+
+  flux::Transformer& model_;
+  const std::vector<Example>& examples_;
+  const Prepared& prepared_;
+  RunOptions options_;
+  Loader loader_;
+  std::vector<std::unique_ptr<Batch>> batches_;  // by shape
+  Buffer results_memory_;
+  Tensor losses_, norm_;  // (accumulation, batch), (1)
+  Tensor results_;        // both, flat
+};
+
+}  // namespace fluxlora::train

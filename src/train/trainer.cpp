@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/trainer.h"
+
+#include <chrono>
+#include <ctime>
+#include <memory>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/signal.h"
+#include "export/lora_file.h"
+#include "monitor/jsonl.h"
+#include "monitor/report.h"
+#include "train/checkpoint.h"
+#include "train/fill_in.h"
+#include "train/previews.h"
+#include "train/step.h"
+
+namespace fluxlora::train {
+namespace {
+
+constexpr DType kAct = DType::f32;
+
+DType lora_dtype(const std::string& name) {
+  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+}
+
+/// "2026-03-01T12:30:00Z".
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+double mib(int64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 20);
+}
+
+/// One run while it lasts: everything between the checks and the report.
+class Run {
+ public:
+  Run(Device& device, const RunOptions& options, const Texts& texts,
+      std::vector<monitor::Sink*> sinks, const RunFolder& folder)
+      : device_(device),
+        options_(options),
+        texts_(texts),
+        sinks_(std::move(sinks)),
+        paths_(folder.paths()) {}
+
+  Outcome run(bool resume);
+
+ private:
+  void look_at_inputs();
+  void find_start(bool resume);
+  void open_files();
+  void load_networks();
+  void check_disk() const;
+  Outcome train();
+  void step();
+  void save();
+  void paint();
+  Outcome finish();
+  Outcome stopped();
+  Outcome end(const Outcome& outcome);
+  void report(const std::string& status) const;
+  Metadata lora_metadata() const;
+
+  template <typename Event>
+  void tell(void (monitor::Sink::*hear)(const Event&), const Event& event) const {
+    for (monitor::Sink* sink : sinks_) (sink->*hear)(event);
+  }
+  void note(const std::string& line) const { tell(&monitor::Sink::on_note, line); }
+
+  Device& device_;
+  const RunOptions& options_;
+  const Texts& texts_;
+  std::vector<monitor::Sink*> sinks_;
+  const RunPaths& paths_;
+
+  ModelFolder model_folder_;
+  Dataset dataset_;
+  std::vector<lora::AdapterSpec> targets_;
+  CheckpointInfo start_;
+  std::unique_ptr<monitor::Sink> metrics_;
+  Prepared prepared_;
+  std::unique_ptr<flux::Transformer> model_;
+  std::unique_ptr<lora::AdapterSet> adapters_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<Stepper> stepper_;
+  std::unique_ptr<Previews> previews_;
+  std::unique_ptr<State> state_;
+  int64_t saved_step_ = -1;
+};
+
+Outcome Run::run(bool resume) {
+  look_at_inputs();
+  find_start(resume);
+  open_files();
+  for (const std::string& line : dataset_.warnings) log_warning(line);
+  for (const std::string& line : dataset_.notes) note(line);
+  prepared_ = prepare(device_, model_folder_, dataset_, options_,
+                      {[this](const std::string& line) { note(line); }, stop_requested});
+  if (stop_requested()) return stopped();
+  load_networks();
+  try {
+    return train();
+  } catch (const Error& error) {
+    report(fmt::format("stopped after {} steps: {}", state_->step, error.message()));
+    throw;
+  }
+}
+
+void Run::look_at_inputs() {
+  model_folder_ = open_model_folder(options_.model.path);
+  targets_ = lora::select_targets(flux::read_config(model_folder_.transformer()), options_.lora);
+  dataset_ = scan(options_.dataset, options_.subject.trigger);
+}
+
+/// From where the run goes on; a checkpoint must be of this model and these pictures.
+void Run::find_start(bool resume) {
+  const auto hash = [&] {
+    return content_hash({model_folder_.transformer(), model_folder_.vae(), model_folder_.clip(),
+                         model_folder_.t5(), model_folder_.clip_tokenizer(),
+                         model_folder_.t5_tokenizer(), model_folder_.scheduler()});
+  };
+  const CheckpointInfo fresh{0, hash(), dataset_.hash,
+                             options_.output.metadata_dates ? utc_now() : std::string()};
+  start_ = fresh;
+  if (!resume) return;
+  const auto found = find_checkpoint(paths_);
+  if (!found) {
+    note("no whole checkpoint was found: starting at step 0");
+    return;
+  }
+  const char* const hint = "go on with what the run began with, or give another output.path";
+  if (found->model_hash != fresh.model_hash)
+    throw bad_input("model.path", "is not the model that the run began with", hint);
+  if (found->dataset_hash != fresh.dataset_hash)
+    throw bad_input("dataset.folders", "the pictures or captions are not those the run began with",
+                    hint);
+  if (found->step > options_.train.steps)
+    throw bad_input(
+        "train.steps",
+        fmt::format("is {}, but the run has done {} already", options_.train.steps, found->step),
+        "give more steps, or another output.path");
+  start_ = *found;
+  saved_step_ = found->step;
+  note(fmt::format("going on after step {}", found->step));
+}
+
+void Run::open_files() {
+  open_log_file(paths_.log());
+  write_file_atomically(paths_.config(), texts_.config);
+  monitor::cut_metrics(paths_.metrics(), start_.step);
+  metrics_ = monitor::make_jsonl(paths_.metrics());
+  sinks_.push_back(metrics_.get());
+}
+
+void Run::load_networks() {
+  const TrainOptions& t = options_.train;
+  model_ = std::make_unique<flux::Transformer>(device_, model_folder_.transformer(), kAct);
+  adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_, kAct,
+                                                 /*trains=*/true);
+  adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
+  optimizer_ = optim::make_optimizer(device_, t.optimizer, adapters_->size(), kAct);
+  state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
+  if (start_.step > 0) load_checkpoint(paths_, start_.step, *state_);
+  check_disk();
+  stepper_ = std::make_unique<Stepper>(*model_, dataset_.examples, prepared_, options_);
+  if (options_.sample.every > 0)
+    previews_ = std::make_unique<Previews>(device_, *model_, model_folder_, prepared_, options_);
+  note(fmt::format("{} pictures, {} adapters, {} trained parameters, {:.0f} MiB for a step, {}",
+                   dataset_.examples.size(), targets_.size(), adapters_->size(),
+                   mib(stepper_->bytes()), device_.name()));
+}
+
+void Run::check_disk() const {
+  const int64_t needed = checkpoint_bytes(*state_) * (options_.output.keep + 2);
+  std::error_code error;
+  const auto space = std::filesystem::space(paths_.root, error);
+  if (!error && space.available < static_cast<uintmax_t>(needed))
+    throw environment_error(
+        paths_.root.string(),
+        fmt::format("the disk has {:.0f} MiB left, and the checkpoints need {:.0f}",
+                    mib(static_cast<int64_t>(space.available)), mib(needed)),
+        "free some space, lower output.keep, or give another output.path");
+}
+
+Outcome Run::train() {
+  while (true) {
+    paint();
+    if (stop_requested()) return stopped();
+    if (state_->step >= options_.train.steps) return finish();
+    step();
+    const int64_t every = options_.output.checkpoint_every;
+    if (state_->step == options_.train.steps || (every > 0 && state_->step % every == 0)) save();
+  }
+}
+
+void Run::step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const StepResult result = stepper_->run(*state_);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  tell(&monitor::Sink::on_step,
+       monitor::StepEvent{state_->step, options_.train.steps, result.loss, result.learning_rate,
+                          result.grad_norm, seconds.count(), result.timesteps});
+}
+
+void Run::save() {
+  CheckpointInfo info = start_;
+  info.step = state_->step;
+  if (saved_step_ == info.step) return;
+  save_checkpoint(paths_, info, *state_, lora_dtype(options_.output.dtype), lora_metadata());
+  saved_step_ = info.step;
+  remove_old_checkpoints(paths_, options_.output, options_.train.steps);
+  note(fmt::format("checkpoint of step {} saved", info.step));
+  report(fmt::format("running: {} of {} steps", info.step, options_.train.steps));
+}
+
+/// The samples of this step, unless an earlier start made them.
+void Run::paint() {
+  if (!previews_ || !Previews::due(options_, state_->step) ||
+      folder_exists(paths_.samples(state_->step)))
+    return;
+  const std::vector<std::string> files = previews_->paint(paths_, state_->step, stop_requested);
+  if (files.empty()) return;
+  tell(&monitor::Sink::on_samples,
+       monitor::SamplesEvent{state_->step, files, options_.sample.prompts});
+}
+
+Outcome Run::finish() {
+  save();
+  exporting::write_diffusers_lora(paths_.lora(), *adapters_, model_->config(),
+                                  lora_dtype(options_.output.dtype), lora_metadata());
+  write_before_after(paths_);
+  return end({0, state_->step, fmt::format("finished: {} steps", state_->step)});
+}
+
+Outcome Run::stopped() {
+  const int64_t step = state_ ? state_->step : start_.step;
+  if (state_ && step > 0) save();
+  return end(
+      {128 + stop_signal(), step,
+       fmt::format("stopped after {} of {} steps; --resume goes on", step, options_.train.steps)});
+}
+
+Outcome Run::end(const Outcome& outcome) {
+  report(outcome.reason);
+  for (monitor::Sink* sink : sinks_) sink->on_end(outcome.reason);
+  return outcome;
+}
+
+void Run::report(const std::string& status) const {
+  monitor::ReportInfo info;
+  info.name = options_.subject.name;
+  info.trigger = options_.subject.trigger;
+  info.status = status;
+  info.config = texts_.config;
+  info.prompts = options_.sample.prompts;
+  info.warnings = dataset_.warnings;
+  info.facts = {{"pictures", std::to_string(dataset_.examples.size())}, {"device", device_.name()}};
+  monitor::write_report(paths_.root, info);
+}
+
+Metadata Run::lora_metadata() const {
+  Metadata metadata{{"format", "pt"},
+                    {"fluxlora.trigger", options_.subject.trigger},
+                    {"fluxlora.config", texts_.identity(start_.model_hash, start_.dataset_hash)}};
+  if (!start_.started.empty()) metadata["fluxlora.started"] = start_.started;
+  return metadata;
+}
+
+}  // namespace
+
+Trainer::Trainer(Device& device, RunOptions options, Texts texts, std::vector<monitor::Sink*> sinks)
+    : device_(device),
+      options_(std::move(options)),
+      texts_(std::move(texts)),
+      sinks_(std::move(sinks)) {
+  for (std::string& prompt : options_.sample.prompts)
+    prompt = sample_prompt(prompt, options_.subject.trigger);
+}
+
+Outcome Trainer::run(bool resume) {
+  const RunFolder folder(options_, resume);
+  const int64_t steps = options_.train.steps;
+  if (folder.finished())
+    return {0, steps,
+            fmt::format("{}: the run is finished, no steps are left of {}; raise train.steps to go "
+                        "on",
+                        folder.paths().root.string(), steps)};
+  try {
+    return Run(device_, options_, texts_, sinks_, folder).run(resume);
+  } catch (const Error& error) {
+    const std::string reason = fmt::format("stopped: {}: {}", error.where(), error.message());
+    for (monitor::Sink* sink : sinks_) sink->on_end(reason);
+    throw;
+  }
+}
+
+}  // namespace fluxlora::train
