@@ -40,8 +40,6 @@ targets = "default"
 [train]
 steps = {steps}
 batch_size = {batch}
-[validate]
-every = 0
 [sample]
 every = 0
 [output]

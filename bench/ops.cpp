@@ -100,13 +100,14 @@ void rows(const Sizes& z) {
   const Tensor stats = random({z.B, z.S, 2}), shift = random({z.B, z.D}),
                scale = random({z.B, z.D});
   const Tensor gate = random({z.B, z.D}), u = random({z.B, z.S, z.F}), g = random({z.B, z.S, z.F});
+  const Tensor d_g = random({z.B, z.S, z.F});
   add("gate_add_ln_modulate" + where, 0,
       [=](Ops& op) { op.gate_add_ln_modulate(x, h, stats, x, y, gate, shift, scale); });
   add("gate_add_ln_modulate_bwd" + where, 0, [=](Ops& op) {
     op.gate_add_ln_modulate_bwd(x, y, {}, {}, {}, h, x, stats, scale, {}, gate);
   });
   add("gelu_tanh" + where, 0, [=](Ops& op) { op.gelu_tanh(g, u); });
-  add("gelu_tanh_bwd" + where, 0, [=](Ops& op) { op.gelu_tanh_bwd(g, g, u); });
+  add("gelu_tanh_bwd" + where, 0, [=](Ops& op) { op.gelu_tanh_bwd(g, d_g, u); });
 }
 
 void update() {
