@@ -2,9 +2,13 @@
 // What the golden tests share: the files that tests/golden/make_golden.py wrote.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "export/lora_file.h"
 #include "lora/adapter.h"
