@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+// fluxlora doctor: what will work on this machine, and what to do about the rest.
+#include <algorithm>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/machine.h"
+#include "data/cache.h"
+#include "data/formats.h"
+#include "model/flux/config.h"
+#include "model/pipeline.h"
+#include "tensor/safetensors.h"
+
+namespace fluxlora::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kMiB = int64_t{1} << 20, kGiB = int64_t{1} << 30;
+
+/// A warning leaves training possible, a problem does not.
+enum class Verdict { ok, warning, problem };
+
+struct Check {
+  std::string name, text;
+  Verdict verdict = Verdict::ok;
+  std::string remedy = "";
+};
+
+std::string gib(int64_t bytes) {
+  return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / kGiB);
+}
+
+Check check_build(const Build& build) {
+  return {"program", fmt::format("fluxlora {}, {}, {}, {} CUDA", build.version, build.compiler,
+                                 build.instruction_sets.empty()
+                                     ? "no vector instructions beyond the base"
+                                     : fmt::format("{}", fmt::join(build.instruction_sets, " ")),
+                                 build.cuda ? "with" : "without")};
+}
+
+Check check_cpu(const Cpu& cpu) {
+  Check check{"cpu", fmt::format("{}, {} thread{}", cpu.model.empty() ? "unknown" : cpu.model,
+                                 cpu.threads, cpu.threads == 1 ? "" : "s")};
+  if (cpu.missing.empty()) return check;
+  check.verdict = Verdict::problem;
+  check.text += fmt::format("; lacks {}, which this build uses", fmt::join(cpu.missing, ", "));
+  check.remedy = "build on this machine, or with the CMake preset release";
+  return check;
+}
+
+Check check_memory(const std::optional<Memory>& memory) {
+  if (!memory) return {"memory", "the system does not tell", Verdict::warning, "none needed"};
+  Check check{"memory", fmt::format("{} of {} free", gib(memory->available), gib(memory->total))};
+  // The built-in model trains in less than the first figure; the second leaves room for the system.
+  if (memory->available < 256 * kMiB) {
+    check.verdict = Verdict::problem;
+    check.remedy = "close other programs: the built-in model needs about a quarter of a GiB";
+  } else if (memory->available < kGiB) {
+    check.verdict = Verdict::warning;
+    check.remedy = "enough for the built-in model; close other programs for larger ones";
+  }
+  return check;
+}
+
+Check check_disk(const std::string& name, const std::filesystem::path& folder,
+                 const std::string& remedy) {
+  if (!can_write(folder))
+    return {name, folder.string() + " cannot be written", Verdict::problem, remedy};
+  const auto bytes = free_bytes(folder);
+  if (!bytes)
+    return {name, folder.string() + ", free space unknown", Verdict::warning, "check the disk"};
+  Check check{name, fmt::format("{}, {} free", folder.string(), gib(*bytes))};
+  if (*bytes >= kGiB) return check;
+  check.verdict = *bytes < 100 * kMiB ? Verdict::problem : Verdict::warning;
+  check.remedy = "make room on the disk: " + remedy;
+  return check;
+}
+
+Check check_cache() {
+  try {
+    return check_disk("cache", default_cache_folder(),
+                      "set XDG_CACHE_HOME or dataset.cache to a folder with room");
+  } catch (const Error& error) {
+    return {"cache", error.message(), Verdict::problem, error.hint()};
+  }
+}
+
+Check check_pictures() {
+  try {
+    std::vector<std::string> yes, no;
+    for (const PictureFormat& format : picture_formats())
+      (format.readable ? yes : no).push_back(format.name);
+    Check check{"pictures", fmt::format("{}", fmt::join(yes, ", "))};
+    const bool has_common = yes.size() >= 3 && yes[0] == "JPEG" && yes[1] == "PNG";
+    if (!has_common) {
+      check.verdict = Verdict::problem;
+      check.remedy = "install libvips with JPEG and PNG support (libvips42 of the distribution)";
+    } else if (!no.empty()) {
+      check.text += fmt::format("; not {}", fmt::join(no, ", "));
+      const auto lacks = [&](const char* name) {
+        return std::find(no.begin(), no.end(), name) != no.end();
+      };
+      if (lacks("AVIF") || lacks("HEIC") || lacks("WebP")) {
+        check.verdict = Verdict::warning;
+        check.remedy =
+            "convert such pictures to JPEG or PNG, or install libheif's decoders "
+            "(libheif-plugin-libde265, libheif-plugin-dav1d)";
+      }
+    }
+    return check;
+  } catch (const Error& error) {
+    return {"pictures", error.message(), Verdict::problem, error.hint()};
+  }
+}
+
+Check check_gpu(const Gpu& gpu, const Build& build) {
+  if (gpu.models.empty() && gpu.driver.empty())
+    return {"gpu", "no NVIDIA driver; training runs on the CPU"};
+  std::string text = fmt::format(
+      "{}, driver {}",
+      gpu.models.empty() ? std::string("no card") : fmt::format("{}", fmt::join(gpu.models, ", ")),
+      gpu.driver);
+  if (build.cuda) return {"gpu", text};
+  return {"gpu", text + "; this build has no CUDA, training runs on the CPU"};
+}
+
+/// Numbers in a component's files, from their headers.
+int64_t numbers_in(const std::filesystem::path& folder, const std::string& stem) {
+  const SafetensorsSet files(folder, stem);
+  int64_t numbers = 0;
+  for (const std::string& name : files.names()) {
+    const auto& entry = files.entry(name);
+    numbers += entry.bytes / dtype_size(entry.dtype);
+  }
+  return numbers;
+}
+
+/// Opens every part's headers; for the built-in model hashes the content too.
+Check check_model(const std::string& name, const std::string& path,
+                  const std::optional<Memory>& memory) {
+  try {
+    const ModelFolder folder = open_model_folder(path);
+    const flux::Config config = flux::read_config(folder.transformer());
+    const int64_t transformer = numbers_in(folder.transformer(), "diffusion_pytorch_model");
+    const int64_t rest = numbers_in(folder.vae(), "diffusion_pytorch_model") +
+                         numbers_in(folder.clip(), "model") + numbers_in(folder.t5(), "model");
+    Check check{name, fmt::format("{}: {} + {} blocks of width {}, {:.1f} million numbers in all",
+                                  path, config.depth, config.depth_single, config.D(),
+                                  static_cast<double>(transformer + rest) / 1e6)};
+    if (is_builtin_model(path)) {
+      const std::string hash =
+          content_hash({folder.transformer(), folder.vae(), folder.clip(), folder.t5(),
+                        folder.clip_tokenizer(), folder.t5_tokenizer(), folder.scheduler()});
+      check.text += ", SHA-256 " + hash.substr(0, 16);
+    }
+    const int64_t bytes = transformer * 4;  // f32, which the CPU computes in
+    if (memory && bytes > memory->available) {
+      check.verdict = Verdict::problem;
+      check.text += fmt::format("; its transformer takes {} on the CPU", gib(bytes));
+      check.remedy = "use a machine with more memory, or the built-in model \"tiny\"";
+    }
+    return check;
+  } catch (const Error& error) {
+    const std::string text = error.where() + ": " + error.message();
+    return {name, text, Verdict::problem,
+            is_builtin_model(path) ? "build the program again from whole sources" : error.hint()};
+  }
+}
+
+const char* word(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::ok:
+      return "ok";
+    case Verdict::warning:
+      return "warning";
+    case Verdict::problem:
+      break;
+  }
+  return "problem";
+}
+
+struct Findings {
+  Build build;
+  Cpu cpu;
+  std::optional<Memory> memory;
+  Gpu gpu;
+  std::vector<Check> checks;
+
+  bool can_train() const {
+    return std::none_of(checks.begin(), checks.end(),
+                        [](const Check& c) { return c.verdict == Verdict::problem; });
+  }
+};
+
+Findings examine(const std::string& model) {
+  Findings found{build_facts(), cpu_facts(), memory_facts(), gpu_facts(), {}};
+  found.checks = {check_build(found.build),
+                  check_cpu(found.cpu),
+                  check_memory(found.memory),
+                  check_disk("disk", ".", "work in a folder that you may write to"),
+                  check_cache(),
+                  check_pictures(),
+                  check_gpu(found.gpu, found.build),
+                  check_model("built-in model", "tiny", found.memory)};
+  if (!model.empty()) found.checks.push_back(check_model("model", model, found.memory));
+  return found;
+}
+
+void print_json(const Findings& found) {
+  Json checks = Json::array();
+  for (const Check& check : found.checks)
+    checks.push_back({{"name", check.name},
+                      {"verdict", word(check.verdict)},
+                      {"text", check.text},
+                      {"remedy", check.remedy}});
+  Json root;
+  root["version"] = found.build.version;
+  root["can_train"] = found.can_train();
+  root["build"] = {{"compiler", found.build.compiler},
+                   {"instruction_sets", found.build.instruction_sets},
+                   {"blas", found.build.blas},
+                   {"cuda", found.build.cuda}};
+  root["cpu"] = {{"model", found.cpu.model}, {"threads", found.cpu.threads}};
+  if (found.memory)
+    root["memory"] = {{"total_bytes", found.memory->total},
+                      {"available_bytes", found.memory->available}};
+  else
+    root["memory"] = nullptr;
+  root["gpu"] = {{"models", found.gpu.models}, {"driver", found.gpu.driver}};
+  root["checks"] = std::move(checks);
+  std::cout << root.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+void print_table(const Findings& found) {
+  for (const Check& check : found.checks) {
+    std::cout << fmt::format("{:<8} {:<15} {}\n", word(check.verdict), check.name, check.text);
+    if (!check.remedy.empty())
+      std::cout << fmt::format("{:<8} {:<15} -> {}\n", "", "", check.remedy);
+  }
+  std::cout << (found.can_train() ? "\nTraining can run here.\n"
+                                  : "\nTraining cannot run here yet.\n");
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& program, int& status) {
+  struct Args {
+    std::string model;
+    bool json = false;
+  };
+  auto args = std::make_shared<Args>();
+  CLI::App* command = program.add_subcommand(
+      "doctor", "Say what will work on this machine and what will not, with remedies");
+  command->add_option("--model", args->model, "Check this model folder too");
+  command->add_flag("--json", args->json, "Print JSON");
+  set_example(*command, "fluxlora doctor --model models/FLUX.1-dev");
+  command->callback([args, &status] {
+    const Findings found = examine(args->model);
+    args->json ? print_json(found) : print_table(found);
+    status = found.can_train() ? 0 : static_cast<int>(ErrorKind::environment);
+  });
+}
+
+}  // namespace fluxlora::cli
