@@ -123,13 +123,15 @@ bool profile_fits(const VImage& image) {
   return vips_icc_is_compatible_profile(image.get_image(), profile, bytes);
 }
 
-/// By the embedded profile; nothing when lcms cannot use it.
+/// By the embedded profile; nothing when lcms cannot use it. The black of inks becomes black, which
+/// lcms does by itself only when both profiles are of version 4.
 std::optional<VImage> by_profile(const VImage& image) {
   if (!profile_fits(image)) return std::nullopt;
   try {
     return image.icc_transform("srgb", VImage::option()
                                            ->set("embedded", true)
                                            ->set("intent", VIPS_INTENT_PERCEPTUAL)
+                                           ->set("black_point_compensation", true)
                                            ->set("depth", 8));
   } catch (const VError&) {
     return std::nullopt;
@@ -166,8 +168,11 @@ VImage to_srgb(const VImage& image, const fs::path& path, const ReadOptions& opt
   const VImage srgb = colours_to_srgb(colours, path, options);
   const auto& [red, green, blue] = options.background;
   const std::vector<double> background{double(red), double(green), double(blue)};
+  // In float, since libvips rounds down in 8 bits.
   return srgb.bandjoin(alpha_band(image))
-      .flatten(VImage::option()->set("background", background))
+      .cast(VIPS_FORMAT_FLOAT)
+      .flatten(VImage::option()->set("background", background)->set("max_alpha", 255.0))
+      .rint()
       .cast(VIPS_FORMAT_UCHAR);
 }
 

@@ -33,11 +33,11 @@ struct PictureInfo {
 
 /// Reads a JPEG, PNG, WebP, GIF, TIFF, AVIF, HEIC, JPEG XL or JPEG 2000 file (as far as the
 /// installed libvips can); the content decides, not the ending. The EXIF orientation is applied,
-/// the embedded ICC profile converted to sRGB (perceptual intent; grey, CMYK, 16 bit and palettes
-/// included; without a profile RGB and grey are taken for sRGB), transparency laid over
-/// `background`. Of several frames the first is read, with a warning. Errors (bad_input;
-/// environment for a file that may not be read) name the file: missing, a folder, empty, not a
-/// picture, damaged or truncated, too many pixels. Safe to call from several threads.
+/// the embedded ICC profile converted to sRGB (perceptual intent, black point compensated; grey,
+/// CMYK, 16 bit and palettes included; without a profile RGB and grey are taken for sRGB),
+/// transparency laid over `background`. Of several frames the first is read, with a warning. Errors
+/// (bad_input; environment for a file that may not be read) name the file: missing, a folder,
+/// empty, not a picture, damaged or truncated, too many pixels. Safe to call from several threads.
 Picture read_picture(const std::filesystem::path& path, const ReadOptions& options = {});
 
 /// The header alone, with the same Errors as far as the header shows them.

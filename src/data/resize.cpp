@@ -37,6 +37,35 @@ double enlargement(const Box& box, Size target) {
   return std::max(double(target.width) / box.width, double(target.height) / box.height);
 }
 
+namespace {
+
+/// Lanczos. Without a gap the whole reduction is done by the filter; libvips limits its length, so
+/// that very strong reductions average blocks of pixels first.
+VImage reduce(const VImage& image, double across, double down) {
+  const double gap = std::min(across, down) < 1.0 / 64 ? 2.0 : 0.0;
+  return image.resize(
+      across,
+      VImage::option()->set("vscale", down)->set("kernel", VIPS_KERNEL_LANCZOS3)->set("gap", gap));
+}
+
+/// Catmull and Rom's cubic. Pixel centres lie at halves: out + 1/2 = factor (in + 1/2); libvips'
+/// own resize() is half a pixel off here.
+VImage enlarge(const VImage& image, Size target) {
+  const double across = double(target.width) / image.width();
+  const double down = double(target.height) / image.height();
+  return image.affine({across, 0, 0, down},
+                      VImage::option()
+                          ->set("interpolate", vips::VInterpolate::new_from_name("bicubic"))
+                          ->set("oarea", std::vector<int>{0, 0, target.width, target.height})
+                          ->set("idx", 0.5)
+                          ->set("idy", 0.5)
+                          ->set("odx", -0.5)
+                          ->set("ody", -0.5)
+                          ->set("extend", VIPS_EXTEND_COPY));
+}
+
+}  // namespace
+
 Picture resize(const Picture& picture, const Box& box, Size target) {
   CHECK(box.x >= 0 && box.y >= 0 && box.width > 0 && box.height > 0 &&
             box.x + box.width <= picture.width && box.y + box.height <= picture.height,
@@ -44,19 +73,13 @@ Picture resize(const Picture& picture, const Box& box, Size target) {
   CHECK(target.width > 0 && target.height > 0, "resize: target");
   VImage image = as_vips(picture).extract_area(box.x, box.y, box.width, box.height);
   if (target != Size{box.width, box.height}) {
+    // In float: the filter of libvips for 8 bits rounds its coefficients, flat colours drift by 2.
+    image = image.cast(VIPS_FORMAT_FLOAT);
     const double across = double(target.width) / box.width;
     const double down = double(target.height) / box.height;
-    // Without a gap the whole reduction is done by the filter; libvips limits its length, so that
-    // very strong reductions average blocks of pixels first.
-    const double gap = std::min(across, down) < 1.0 / 64 ? 2.0 : 0.0;
-    // In float: the filter of libvips for 8 bits rounds its coefficients, flat colours drift by 2.
-    image = image.cast(VIPS_FORMAT_FLOAT)
-                .resize(across, VImage::option()
-                                    ->set("vscale", down)
-                                    ->set("kernel", VIPS_KERNEL_LANCZOS3)
-                                    ->set("gap", gap))
-                .rint()
-                .cast(VIPS_FORMAT_UCHAR);
+    image = reduce(image, std::min(1.0, across), std::min(1.0, down));
+    if (across > 1 || down > 1) image = enlarge(image, target);
+    image = image.rint().cast(VIPS_FORMAT_UCHAR);
   }
   Picture result = from_vips(image);
   CHECK(result.width == target.width && result.height == target.height,

@@ -29,8 +29,9 @@ Box centre_box(Size source, Size target);
 /// By how much `box` is enlarged to become `target`: above 1 pixels are made up.
 double enlargement(const Box& box, Size target);
 
-/// `box` of the picture as a picture of size `target`: Lanczos (3 lobes, antialiased), on the sRGB
-/// values as other trainers do. The box must lie inside the picture.
+/// `box` of the picture as a picture of size `target`: reduced with Lanczos (3 lobes, antialiased),
+/// enlarged with a cubic; on the sRGB values, as other trainers do. The box must lie inside the
+/// picture.
 Picture resize(const Picture& picture, const Box& box, Size target);
 
 /// centre_box and resize in one.
