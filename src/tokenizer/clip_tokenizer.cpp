@@ -132,7 +132,8 @@ BytePairs open_pairs(const std::filesystem::path& folder) {
     auto [vocabulary, list] = read_tokenizer_json(whole);
     return BytePairs(std::move(vocabulary), list, whole.string());
   }
-  return BytePairs(read_vocabulary(vocab), read_merges(merges), merges.string());
+  auto vocabulary = read_vocabulary(vocab);
+  return BytePairs(std::move(vocabulary), read_merges(merges), merges.string());
 }
 
 }  // namespace

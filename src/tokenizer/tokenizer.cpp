@@ -11,7 +11,7 @@ namespace {
 
 // Some steps are quadratic in a run of combining marks, so that length must have a bound; 512
 // tokens are some 3,000 bytes.
-constexpr size_t kLongestText = 65536;
+constexpr size_t kLongestText = 32768;
 
 void check_text(std::string_view text) {
   if (text.size() > kLongestText)

@@ -28,7 +28,7 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   /// Ids of the text alone: no begin or end id, not truncated. Throws Error (bad_input) when the
-  /// text is not UTF-8 or longer than 65,536 bytes.
+  /// text is not UTF-8 or longer than 32,768 bytes.
   std::vector<int32_t> ids(std::string_view text) const;
 
   /// [begin] ids [end], the ids cut so that the end id stays, then padded to `length` (at least as

@@ -16,19 +16,29 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 PROMPTS = ["", "a large red circle on the left, blue background", "mytoken_mascot, a photo of sks", "green " * 90]
 
+
+
+def clip_sizes(width, hidden, layers, heads, vocabulary, **more):
+    return {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "vocab_size": vocabulary, **more}  # fmt: skip
+
+
+def t5_sizes(width, head_width, heads, hidden, layers, vocabulary, **more):
+    return {"d_model": width, "d_kv": head_width, "num_heads": heads, "d_ff": hidden, "num_layers": layers,
+            "vocab_size": vocabulary, **more}  # fmt: skip
+
+
 CLIP_SIZES = {
-    "one head": {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 99},
-    "many heads": {"hidden_size": 96, "intermediate_size": 200, "num_hidden_layers": 3, "num_attention_heads": 12,
-                   "vocab_size": 500},
-    "wide heads, fewer positions": {"hidden_size": 256, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-                                    "vocab_size": 1000, "max_position_embeddings": 33, "layer_norm_eps": 1e-3},
+    "one head": clip_sizes(24, 40, 1, 1, 99),
+    "many heads": clip_sizes(96, 200, 3, 12, 500),
+    "wide heads": clip_sizes(256, 64, 2, 2, 1000, max_position_embeddings=33, layer_norm_eps=1e-3),
 }
 T5_SIZES = {
-    "heads wider than the model": {"d_model": 48, "d_kv": 40, "num_heads": 3, "d_ff": 96, "num_layers": 2, "vocab_size": 200},
-    "heads narrower than the model": {"d_model": 128, "d_kv": 8, "num_heads": 5, "d_ff": 72, "num_layers": 3, "vocab_size": 300},
-    "other buckets": {"d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 64, "num_layers": 1, "vocab_size": 100,
-                      "relative_attention_num_buckets": 16, "relative_attention_max_distance": 50, "layer_norm_epsilon": 1e-4},
-}
+    "heads wider than the model": t5_sizes(48, 40, 3, 96, 2, 200),
+    "heads narrower than the model": t5_sizes(128, 8, 5, 72, 3, 300),
+    "other buckets": t5_sizes(64, 16, 4, 64, 1, 100, relative_attention_num_buckets=16,
+                              relative_attention_max_distance=50, layer_norm_epsilon=1e-4),
+}  # fmt: skip
 
 
 def randomise(model, seed):
@@ -36,13 +46,18 @@ def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
         scale = p.shape[-1] ** -0.5 if p.dim() == 2 and "embed" not in name else 0.5
-        p.data = scale * torch.randn(p.shape, generator=generator) + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        mean = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        p.data = mean + scale * torch.randn(p.shape, generator=generator)
+
+
+def run(kind, folder, ids, tmp_path, dtype="f32"):
+    files = [tmp_path / "in.safetensors", tmp_path / "out.safetensors"]
+    safetensors.torch.save_file({"ids": ids.int().contiguous()}, files[0])
+    return subprocess.run([program("text_dump"), kind, folder, *files, dtype], capture_output=True, check=False)
 
 
 def ours(kind, folder, ids, tmp_path, dtype="f32"):
-    safetensors.torch.save_file({"ids": ids.int().contiguous()}, tmp_path / "in.safetensors")
-    done = subprocess.run([program("text_dump"), kind, folder, tmp_path / "in.safetensors", tmp_path / "out.safetensors", dtype],
-                          capture_output=True, check=False)
+    done = run(kind, folder, ids, tmp_path, dtype)
     assert done.returncode == 0, done.stderr.decode()
     return safetensors.torch.load_file(tmp_path / "out.safetensors")["output"]
 
@@ -117,9 +132,7 @@ def test_random_t5(tmp_path, size, length, table):
 
 
 def refusal(kind, folder, tmp_path, ids):
-    safetensors.torch.save_file({"ids": ids}, tmp_path / "in.safetensors")
-    done = subprocess.run([program("text_dump"), kind, folder, tmp_path / "in.safetensors", tmp_path / "out.safetensors", "f32"],
-                          capture_output=True, check=False)
+    done = run(kind, folder, ids, tmp_path)
     assert done.returncode == 2, done.stderr.decode()
     return done.stderr.decode()
 

@@ -8,9 +8,10 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
-from programs import TINY, program
+from programs import ROOT, TINY, program
 from texts import CLIP_SPECIALS, T5_SPECIALS, texts
 
 COUNT = int(os.environ.get("FLUXLORA_TOKENIZER_TEXTS", "3000"))
@@ -19,7 +20,8 @@ COUNT = int(os.environ.get("FLUXLORA_TOKENIZER_TEXTS", "3000"))
 def dump(kind, folder, length, strings):
     """Lists of ids from our program."""
     data = b"".join(b"%d\n%s" % (len(b), b) for b in (s.encode() for s in strings))
-    done = subprocess.run([program("tokenize_dump"), kind, folder, str(length)], input=data, capture_output=True, check=False)
+    command = [program("tokenize_dump"), kind, folder, str(length)]
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return [[int(i) for i in line.split()] for line in done.stdout.decode().splitlines()]
 
@@ -96,12 +98,12 @@ def test_real_clip(real_clip, clip_texts):
 
 
 def test_clip_config_of_the_published_folders(real_clip, clip_texts, tmp_path):
-    """The published tokenizer_config.json looks for the start token in normalised text; other models pad with "!"."""
+    """The published file looks for the start token in normalised text; other models pad with "!"."""
 
     def change(config):
         def token(content, normalized):
-            return {"content": content, "lstrip": False, "normalized": normalized, "rstrip": False, "single_word": False,
-                    "special": True}
+            flags = {"lstrip": False, "rstrip": False, "single_word": False, "special": True}
+            return {"content": content, "normalized": normalized, **flags}
 
         config["added_tokens_decoder"] = {"0": token("!", False), "49406": token("<|startoftext|>", True),
                                           "49407": token("<|endoftext|>", False)}
@@ -129,9 +131,9 @@ def test_t5_with_specials_as_published(t5_texts, tmp_path):
 
     def change(config):
         tokens = {0: "<pad>", 1: "</s>", 2: "<unk>"} | {1023 - k: f"<extra_id_{k}>" for k in range(100)}
+        flags = {"normalized": False, "single_word": False, "special": True}
         config["added_tokens_decoder"] = {
-            str(i): {"content": t, "lstrip": i > 2, "normalized": False, "rstrip": i > 2, "single_word": False, "special": True}
-            for i, t in tokens.items()}
+            str(i): {"content": t, "lstrip": i > 2, "rstrip": i > 2, **flags} for i, t in tokens.items()}
 
     folder = with_config(TINY / "tokenizer_2", tmp_path / "t5", change)
     compare("t5", folder, open_t5_folder(folder), t5_texts, 512)
@@ -142,15 +144,36 @@ def test_t5_of_another_corpus(t5_texts, tmp_path):
     import sentencepiece
 
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n".join(t.replace("\n", " ").replace("\0", "")[:400] for t in texts(6000, ["x"]) if t.strip()), encoding="utf-8")
+    lines = [t.replace("\n", " ").replace("\0", "")[:400] for t in texts(6000, ["x"]) if t.strip()]
+    corpus.write_text("\n".join(lines), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus), model_prefix=str(tmp_path / "spiece"), vocab_size=12000, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
-        pad_piece="<pad>", character_coverage=0.98, num_threads=2, minloglevel=2, hard_vocab_limit=False)
+        input=str(corpus), model_prefix=str(tmp_path / "spiece"), vocab_size=12000, character_coverage=0.98,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", num_threads=2, minloglevel=2, hard_vocab_limit=False)
     compare("t5", tmp_path, open_t5_folder(tmp_path), t5_texts, 128)
+
+
+def test_real_clip_literal_ids(real_clip):
+    """Ids written down elsewhere, so that no mistake of this file's comparison can hide."""
+    expected = {
+        "": [], "A Photo of  a CAT!": [320, 1125, 539, 320, 2368, 256],
+        "masterpiece, best quality, 1girl, 2024": [12066, 267, 949, 3027, 267, 272, 1611, 267, 273, 271, 273, 275],
+        "don't stop, it's fine": [847, 713, 1691, 267, 585, 568, 3797], "naïve café": [1097, 35689, 563, 15304],
+        "日本語": [39121, 44353, 34002, 508], "🐱": [22979], "x" * 30: [32035] * 6 + [5675, 22819],
+    }  # fmt: skip
+    assert dump("clip", real_clip, 0, list(expected)) == [[49406, *ids, 49407] for ids in expected.values()]
+
+
+def test_expectations_of_the_unit_test_are_current():
+    sys.path.insert(0, str(ROOT / "tests" / "unit"))
+    import make_tokenizer_expected as made
+
+    message = "run tests/unit/make_tokenizer_expected.py: the built-in tokenizers or the texts have changed"
+    assert json.loads(made.TARGET.read_text(encoding="utf-8")) == json.loads(json.dumps(made.expected())), message
 
 
 @pytest.mark.parametrize("kind,folder", [("clip", "tokenizer"), ("t5", "tokenizer_2")])
 def test_text_that_is_not_utf8(kind, folder):
-    done = subprocess.run([program("tokenize_dump"), kind, TINY / folder, "77"], input=b"3\na\xffb", capture_output=True, check=False)
+    command = [program("tokenize_dump"), kind, TINY / folder, "77"]
+    done = subprocess.run(command, input=b"3\na\xffb", capture_output=True, check=False)
     assert done.returncode == 2
     assert b"is not UTF-8" in done.stderr

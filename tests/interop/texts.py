@@ -74,10 +74,12 @@ def texts(count, specials):
         lambda: "".join(chr(rng.randrange(0x300)) for _ in range(rng.randint(1, 60))),
         lambda: "".join(chr(rng.choice(common)) + "".join(chr(rng.choice(marks)) for _ in range(rng.randrange(4)))
                         for _ in range(rng.randint(1, 12))),
-        lambda: "".join(rng.choice("aeiouncsAEIOUNCS") + "".join(chr(0x300 + rng.randrange(0x40)) for _ in range(rng.randrange(3)))
+        lambda: "".join(rng.choice("aeiouncsAEIOUNCS")
+                        + "".join(chr(0x300 + rng.randrange(0x40)) for _ in range(rng.randrange(3)))
                         for _ in range(rng.randint(1, 20))),
         lambda: "".join(chr(rng.randrange(32, 127)) for _ in range(rng.randint(1, 80))),
-        lambda: prompt(rng.randint(0, 4)) + rng.choice(specials) + rng.choice(["", " ", "x"]) + prompt(rng.randint(0, 4)),
+        lambda: (prompt(rng.randint(0, 4)) + rng.choice(specials) + rng.choice(["", " ", "x"])
+                 + prompt(rng.randint(0, 4))),
         lambda: "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(1, 40))),
     ]
     while len(out) < count:
