@@ -87,6 +87,7 @@ TEST_F(Pointwise, AreFiniteForLargeArguments) {
     (ops().*op)(y.view, x.view);
     for (int i = 0; i < 6; ++i) {
       EXPECT_TRUE(std::isfinite(y.view.as<float>()[i])) << values[i];
+      EXPECT_NE(std::fpclassify(y.view.as<float>()[i]), FP_SUBNORMAL) << values[i];
       EXPECT_NEAR(y.view.as<float>()[i], i < 3 ? 0 : values[i], 1e-6 * std::fabs(values[i])) << i;
     }
   }
@@ -95,7 +96,7 @@ TEST_F(Pointwise, AreFiniteForLargeArguments) {
 // 2 ulp is what simd.h promises.
 TEST(Exponential, AgreesWithLibm) {
   double worst = 0;
-  for (double x = -87.3; x < 88; x += 1.0 / 4096) {
+  for (double x = -50; x < 88; x += 1.0 / 4096) {
     const auto argument = static_cast<float>(x);
     const double exact = std::exp(static_cast<double>(argument));
     const auto nearest = static_cast<float>(exact);
@@ -104,6 +105,7 @@ TEST(Exponential, AgreesWithLibm) {
   }
   EXPECT_LE(worst, 2);
   EXPECT_EQ(exp_of(0.f), 1.f);
+  EXPECT_EQ(exp_of(-50.1f), 0.f);
   EXPECT_EQ(exp_of(-1000.f), 0.f);
   EXPECT_EQ(exp_of(-std::numeric_limits<float>::infinity()), 0.f);
   EXPECT_TRUE(std::isfinite(exp_of(1000.f)));

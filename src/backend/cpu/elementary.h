@@ -18,14 +18,18 @@ inline T multiply_add(T a, T b, T c) {
 #endif
 }
 
-/// e^x within 2 ulp of libm over the whole range of normal results; arguments beyond it are clamped
-/// (e^88 above, 0 below -87.3), NaN stays NaN. Reduction to [-ln2/2, ln2/2] with ln 2 in two parts
-/// (Cody and Waite), then the Taylor polynomial of degree 7, whose remainder there is below 6e-9.
+/// Below e^-50 = 2e-22 the f32 functions give 0: no softmax or sigmoid is the worse for it, and the
+/// denormal numbers that would follow in the backward slow matrix products thirtyfold.
+constexpr float kLeast = -50.f;
+
+/// e^x within 2 ulp of libm for x in [-50, 88]; above it stays at e^88, below it is 0, NaN stays
+/// NaN. Reduction to [-ln2/2, ln2/2] with ln 2 in two parts (Cody and Waite), then the Taylor
+/// polynomial of degree 7, whose remainder there is below 6e-9.
 inline float exp_of(float x) {
   constexpr float kLog2e = 1.44269504088896341f;
   constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float bounded = x < -87.3f ? -87.3f : (x > 88.f ? 88.f : x);
+  const float bounded = x < kLeast ? kLeast : (x > 88.f ? 88.f : x);
   const float shifted = multiply_add(bounded, kLog2e, kRound);
   const float n = shifted - kRound;
   const float r = multiply_add(n, -kLn2Low, multiply_add(n, -kLn2High, bounded));
@@ -39,16 +43,19 @@ inline float exp_of(float x) {
   p = multiply_add(p, r, 1.f);
   const auto power = (std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRound) + 127) << 23;
   const float result = p * std::bit_cast<float>(power);
-  return x < -87.3f ? 0.f : result;
+  return x < kLeast ? 0.f : result;
 }
 inline double exp_of(double x) {
   return std::exp(x);
 }
 
 /// 1 / (1 + e^-x).
-template <typename T>
-inline T sigmoid(T x) {
-  return T(1) / (T(1) + exp_of(-x));
+inline float sigmoid(float x) {
+  const float value = 1.f / (1.f + exp_of(-x));
+  return x < kLeast ? 0.f : value;
+}
+inline double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
 }
 
 }  // namespace fluxlora
