@@ -23,12 +23,14 @@ namespace fs = std::filesystem;
 using vips::VError;
 using vips::VImage;
 
+constexpr const char* kNoProfile = ": its colour profile cannot be used and is left out";
 constexpr const char* kUseAnother = "save the picture again as PNG or JPEG, or remove it";
 
 /// An opened file whose pixels are not decoded yet.
 struct Opened {
   VImage image;
   bool heif = false;
+  bool refused_profile = false;
   int orientation = 1;  // EXIF, 1 to 8
 };
 
@@ -82,6 +84,7 @@ Error unreadable(const fs::path& path, bool heif, const char* what) {
 Opened open_picture(const fs::path& path, const ReadOptions& options) {
   check_file(path);
   start_vips();
+  take_refused_profile();
   bool heif = false;
   try {
     // By source, not by name: then the content decides, and "x[1].png" is a name, not options.
@@ -105,7 +108,7 @@ Opened open_picture(const fs::path& path, const ReadOptions& options) {
                       "make the picture smaller, or remove it");
     }
     const int orientation = vips_image_get_orientation(image.get_image());
-    return {std::move(image), heif, orientation};
+    return {std::move(image), heif, take_refused_profile(), orientation};
   } catch (const VError&) {
     throw unreadable(path, heif, "has a damaged header or is of a rare kind");
   }
@@ -143,7 +146,7 @@ VImage colours_to_srgb(const VImage& image, const fs::path& path, const ReadOpti
   if (image.get_typeof(VIPS_META_ICC_NAME) != 0) {
     if (const auto converted = by_profile(image)) return *converted;
     vips_error_clear();
-    warn(options, path.string() + ": its colour profile cannot be used and is left out");
+    warn(options, path.string() + kNoProfile);
   }
   return image.colourspace(VIPS_INTERPRETATION_sRGB).cast(VIPS_FORMAT_UCHAR);
 }
@@ -184,6 +187,7 @@ Picture read_picture(const fs::path& path, const ReadOptions& options) {
   if (frames > 1) {
     warn(options, fmt::format("{}: has {} frames, the first is used", path.string(), frames));
   }
+  if (opened.refused_profile) warn(options, path.string() + kNoProfile);
   try {
     // Decoded once from top to bottom; turning needs the pixels in any order.
     VImage image = opened.image.copy_memory();

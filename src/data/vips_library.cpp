@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/vips_library.h"
 
+#include <memory>
+#include <string_view>
+#include <utility>
+
 #include <vips/vips8>
 
 #include "base/error.h"
@@ -9,7 +13,12 @@ namespace fluxlora {
 
 namespace {
 
-void swallow(const gchar*, GLogLevelFlags, const gchar*, gpointer) {}
+thread_local bool refused_profile = false;
+
+/// libpng says so in words only: "iCCP: profile ...".
+void swallow(const gchar*, GLogLevelFlags, const gchar* message, gpointer) {
+  if (message && std::string_view(message).starts_with("iCCP")) refused_profile = true;
+}
 
 bool start() {
   if (VIPS_INIT("fluxlora")) return false;
@@ -34,6 +43,10 @@ void start_vips() {
     throw environment_error("libvips", "cannot be started",
                             "install the package libvips42 of your distribution again");
   }
+}
+
+bool take_refused_profile() {
+  return std::exchange(refused_profile, false);
 }
 
 vips::VImage as_vips(const Picture& picture) {

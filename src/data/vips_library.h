@@ -14,6 +14,9 @@ namespace fluxlora {
 /// cache of operations, no loaders that are unsafe with foreign files, nothing on stderr.
 void start_vips();
 
+/// Whether a decoder refused a colour profile in this thread since the last call.
+bool take_refused_profile();
+
 /// A view of the picture's pixels, alive only as long as the picture.
 vips::VImage as_vips(const Picture& picture);
 
