@@ -64,9 +64,9 @@ int run_train(const TrainArgs& args) {
   };
   const std::unique_ptr<monitor::Sink> console = monitor::make_console();
   const train::Outcome outcome =
-      train::Trainer(*device, options, texts, {console.get()}).run(args.resume);
+      train::Trainer(*device, options, texts, {{console.get()}, stop_requested}).run(args.resume);
   show_progress("");
-  return outcome.status;
+  return outcome.stopped ? 128 + stop_signal() : 0;
 }
 
 }  // namespace

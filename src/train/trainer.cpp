@@ -10,7 +10,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/signal.h"
 #include "export/lora_file.h"
 #include "monitor/jsonl.h"
 #include "monitor/report.h"
@@ -45,12 +44,13 @@ double mib(int64_t bytes) {
 /// One run while it lasts: everything between the checks and the report.
 class Run {
  public:
-  Run(Device& device, const RunOptions& options, const Texts& texts,
-      std::vector<monitor::Sink*> sinks, const RunFolder& folder)
+  Run(Device& device, const RunOptions& options, const Texts& texts, const Company& company,
+      const RunFolder& folder)
       : device_(device),
         options_(options),
         texts_(texts),
-        sinks_(std::move(sinks)),
+        sinks_(company.sinks),
+        stop_(company.stop),
         paths_(folder.paths()) {}
 
   Outcome run(bool resume);
@@ -81,6 +81,7 @@ class Run {
   const RunOptions& options_;
   const Texts& texts_;
   std::vector<monitor::Sink*> sinks_;
+  const std::function<bool()>& stop_;
   const RunPaths& paths_;
 
   ModelFolder model_folder_;
@@ -105,8 +106,8 @@ Outcome Run::run(bool resume) {
   for (const std::string& line : dataset_.warnings) log_warning(line);
   for (const std::string& line : dataset_.notes) note(line);
   prepared_ = prepare(device_, model_folder_, dataset_, options_,
-                      {[this](const std::string& line) { note(line); }, stop_requested});
-  if (stop_requested()) return stopped();
+                      {[this](const std::string& line) { note(line); }, stop_});
+  if (stop_()) return stopped();
   load_networks();
   try {
     return train();
@@ -195,7 +196,7 @@ void Run::check_disk() const {
 Outcome Run::train() {
   while (true) {
     paint();
-    if (stop_requested()) return stopped();
+    if (stop_()) return stopped();
     if (state_->step >= options_.train.steps) return finish();
     step();
     const int64_t every = options_.output.checkpoint_every;
@@ -228,7 +229,7 @@ void Run::paint() {
   if (!previews_ || !Previews::due(options_, state_->step) ||
       folder_exists(paths_.samples(state_->step)))
     return;
-  const std::vector<std::string> files = previews_->paint(paths_, state_->step, stop_requested);
+  const std::vector<std::string> files = previews_->paint(paths_, state_->step, stop_);
   if (files.empty()) return;
   tell(&monitor::Sink::on_samples,
        monitor::SamplesEvent{state_->step, files, options_.sample.prompts});
@@ -239,14 +240,14 @@ Outcome Run::finish() {
   exporting::write_diffusers_lora(paths_.lora(), *adapters_, model_->config(),
                                   lora_dtype(options_.output.dtype), lora_metadata());
   write_before_after(paths_);
-  return end({0, state_->step, fmt::format("finished: {} steps", state_->step)});
+  return end({false, state_->step, fmt::format("finished: {} steps", state_->step)});
 }
 
 Outcome Run::stopped() {
   const int64_t step = state_ ? state_->step : start_.step;
   if (state_ && step > 0) save();
   return end(
-      {128 + stop_signal(), step,
+      {true, step,
        fmt::format("stopped after {} of {} steps; --resume goes on", step, options_.train.steps)});
 }
 
@@ -278,11 +279,11 @@ Metadata Run::lora_metadata() const {
 
 }  // namespace
 
-Trainer::Trainer(Device& device, RunOptions options, Texts texts, std::vector<monitor::Sink*> sinks)
+Trainer::Trainer(Device& device, RunOptions options, Texts texts, Company company)
     : device_(device),
       options_(std::move(options)),
       texts_(std::move(texts)),
-      sinks_(std::move(sinks)) {
+      company_(std::move(company)) {
   for (std::string& prompt : options_.sample.prompts)
     prompt = sample_prompt(prompt, options_.subject.trigger);
 }
@@ -291,15 +292,15 @@ Outcome Trainer::run(bool resume) {
   const RunFolder folder(options_, resume);
   const int64_t steps = options_.train.steps;
   if (folder.finished())
-    return {0, steps,
+    return {false, steps,
             fmt::format("{}: the run is finished, no steps are left of {}; raise train.steps to go "
                         "on",
                         folder.paths().root.string(), steps)};
   try {
-    return Run(device_, options_, texts_, sinks_, folder).run(resume);
+    return Run(device_, options_, texts_, company_, folder).run(resume);
   } catch (const Error& error) {
     const std::string reason = fmt::format("stopped: {}: {}", error.where(), error.message());
-    for (monitor::Sink* sink : sinks_) sink->on_end(reason);
+    for (monitor::Sink* sink : company_.sinks) sink->on_end(reason);
     throw;
   }
 }

@@ -20,18 +20,23 @@ struct Texts {
   std::function<std::string(const std::string& model, const std::string& dataset)> identity;
 };
 
+/// Who hears of the run, and who may end it.
+struct Company {
+  std::vector<monitor::Sink*> sinks;  ///< beside metrics.jsonl and report.html
+  std::function<bool()> stop;         ///< true: save and leave; asked between steps and pictures
+};
+
 /// How a run ended.
 struct Outcome {
-  int status = 0;      ///< 0, or 128 + the signal that stopped it
-  int64_t step = 0;    ///< steps done
-  std::string reason;  ///< one line for people
+  bool stopped = false;  ///< by `stop`; the state is saved
+  int64_t step = 0;      ///< steps done
+  std::string reason;    ///< one line for people
 };
 
 class Trainer {
  public:
-  /// `options` are filled in (fill_in.h). `sinks` hear of everything and outlive the trainer;
-  /// metrics.jsonl and report.html are the trainer's own.
-  Trainer(Device& device, RunOptions options, Texts texts, std::vector<monitor::Sink*> sinks);
+  /// `options` are filled in (fill_in.h); the sinks outlive the trainer.
+  Trainer(Device& device, RunOptions options, Texts texts, Company company);
 
   /// Checks, prepares, trains, samples, exports, reports. `resume` goes on from the newest whole
   /// checkpoint, and the result is the same byte for byte as of a run that never stopped. Throws
@@ -42,7 +47,7 @@ class Trainer {
   Device& device_;
   RunOptions options_;
   Texts texts_;
-  std::vector<monitor::Sink*> sinks_;
+  Company company_;
 };
 
 }  // namespace fluxlora::train

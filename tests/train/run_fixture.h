@@ -27,7 +27,8 @@ inline Picture painted(int index, int width = 48, int height = 40) {
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x)
       for (int c = 0; c < 3; ++c)
-        picture.rgb.push_back(static_cast<uint8_t>((x * (index + 1) + y * (c + 2) * 3 + 40 * c) & 255));
+        picture.rgb.push_back(
+            static_cast<uint8_t>((x * (index + 1) + y * (c + 2) * 3 + 40 * c) & 255));
   return picture;
 }
 
@@ -71,22 +72,22 @@ struct Ears : monitor::Sink {
   std::vector<monitor::SamplesEvent> samples;
   std::vector<std::string> notes;
   std::string end;
+  size_t stop_after = 0;  ///< ends the run after so many steps of its own; 0: never
 
+  bool stop() const { return stop_after && steps.size() >= stop_after; }
   void on_step(const monitor::StepEvent& e) override { steps.push_back(e); }
   void on_samples(const monitor::SamplesEvent& e) override { samples.push_back(e); }
   void on_note(const std::string& line) override { notes.push_back(line); }
   void on_end(const std::string& reason) override { end = reason; }
 };
 
-inline Outcome train_run(RunOptions options, bool resume = false, Ears* ears = nullptr) {
+inline Outcome train_run(RunOptions options, Ears& ears, bool resume = false) {
   fill_in(options, open_model_folder(options.model.path));
   const auto device = open_device("cpu");
   Texts texts{"# a test\n", [](const std::string& model, const std::string& dataset) {
                 return model + " " + dataset;
               }};
-  std::vector<monitor::Sink*> sinks;
-  if (ears) sinks.push_back(ears);
-  return Trainer(*device, options, texts, sinks).run(resume);
+  return Trainer(*device, options, texts, {{&ears}, [&] { return ears.stop(); }}).run(resume);
 }
 
 inline std::string bytes_of(const std::filesystem::path& file) {

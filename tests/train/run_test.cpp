@@ -17,8 +17,8 @@ TEST(Run, LeavesWhatItPromises) {
   RunOptions options = small_options(folder.path(), "run");
   options.sample.every = 4;
   Ears ears;
-  const Outcome outcome = train_run(options, false, &ears);
-  EXPECT_EQ(outcome.status, 0);
+  const Outcome outcome = train_run(options, ears);
+  EXPECT_FALSE(outcome.stopped);
   EXPECT_EQ(outcome.step, 6);
   ASSERT_EQ(ears.steps.size(), 6u);
   for (const auto& step : ears.steps) {
