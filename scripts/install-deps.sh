@@ -10,7 +10,7 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache pkg-config
-  libvips-dev libopenblas-dev libdnnl-dev libsentencepiece-dev libutf8proc-dev libssl-dev
+  libvips-dev libopenblas-dev libdnnl-dev libsentencepiece-dev libprotobuf-dev libutf8proc-dev libssl-dev
   libcli11-dev libfmt-dev libtomlplusplus-dev nlohmann-json3-dev
 )
 for option in "$@"; do
@@ -39,7 +39,7 @@ if [ "$(id -u)" != 0 ]; then
     "run as root: apt-get install ${missing[*]}"
   as_root=(sudo env)
 fi
-apt() { "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 "$@" > /dev/null; }
+apt() { "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 "$@" > /dev/null; }
 
 say "installing ${missing[*]}"
 apt update || fail "apt-get update failed" "is a package mirror reachable? see /etc/apt"
