@@ -15,12 +15,15 @@ namespace fluxlora::monitor {
 /// validations and the reason of the end are lines of their own, in log.txt too.
 std::unique_ptr<Sink> make_console();
 
+/// "step 12/2000  loss 0.4103  0.31 s/step  10:16 left  lr 1.00e-04"; without `seconds` per step
+/// those two are left out.
+std::string progress_text(const StepEvent& event, double loss, std::optional<double> seconds);
+
 /// "1:05", "2:03:04", "3 days 4:05:06"; whole seconds.
 std::string format_duration(double seconds);
 
-/// Running means for people: of the loss (each value counts 1/40, the first ones alike) and of the
-/// seconds per step (1/20, without the first step, which warms up). Values that are not finite are
-/// left out of the mean.
+/// A running mean for people: each new value has the given weight, the first ones count alike.
+/// Values that are not finite are left out.
 class Smoothed {
  public:
   explicit Smoothed(double weight) : weight_(weight) {}
@@ -29,7 +32,8 @@ class Smoothed {
   std::optional<double> mean() const;
 
  private:
-  double weight_, sum_ = 0, total_ = 0;
+  double weight_, sum_ = 0;
+  double total_ = 0;  ///< weight of all values so far, towards 1
 };
 
 }  // namespace fluxlora::monitor
