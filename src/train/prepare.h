@@ -17,8 +17,8 @@ namespace fluxlora::train {
 /// Latents of a step are mean + deviation noise (flux-facts 4.1), as in diffusers' script.
 struct Latents {
   int64_t h = 0, w = 0;  ///< of the unpacked latents
-  HostTensor mean;       // (N, 4C)
-  HostTensor deviation;  // (N, 4C)
+  HostTensor mean;       // (1, N, 4C)
+  HostTensor deviation;  // (1, N, 4C)
 };
 
 /// All that training and its samples read of pictures and words.

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// One step: what accumulation, leftovers, weights and dropout mean, and what it draws.
+#include "train/step.h"
+
+#include <map>
+#include <memory>
+
+#include "data/dataset.h"
+#include "tensor/compare.h"
+#include "train/prepare.h"
+#include "train/run_fixture.h"
+
+namespace fluxlora::train {
+namespace {
+
+/// Everything that a step needs, on the built-in model.
+struct Bench {
+  RunOptions options;
+  std::unique_ptr<Device> device = open_device("cpu");
+  ModelFolder folder;
+  Dataset dataset;
+  Prepared prepared;
+  flux::Transformer model;
+  lora::AdapterSet adapters;
+  std::unique_ptr<optim::Optimizer> optimizer;
+  State state;
+  Stepper stepper;
+
+  explicit Bench(RunOptions o)
+      : options(filled(std::move(o))),
+        folder(open_model_folder(options.model.path)),
+        dataset(scan(options.dataset, options.subject.trigger)),
+        prepared(prepare(*device, folder, dataset, options,
+                         {[](const std::string&) {}, [] { return false; }})),
+        model(*device, folder.transformer(), DType::f32),
+        adapters(*device, model.weights(), lora::select_targets(model.config(), options.lora),
+                 DType::f32, true),
+        optimizer(
+            optim::make_optimizer(*device, options.train.optimizer, adapters.size(), DType::f32)),
+        state{*device, model.config(), adapters, *optimizer, 0},
+        stepper(model, dataset.examples, prepared, options) {
+    // B = 0 would make every dA zero and prove nothing.
+    Philox random(11, Draw::init);
+    for (int64_t i = 0; i < adapters.size(); ++i)
+      adapters.params().as<float>()[i] = static_cast<float>(0.05 * random.normal());
+  }
+
+  static RunOptions filled(RunOptions o) {
+    fill_in(o, open_model_folder(o.model.path));
+    return o;
+  }
+
+  std::vector<float> gradients(const std::vector<std::vector<Pick>>& picks) {
+    stepper.accumulate(state, picks);
+    const float* g = adapters.grads().as<const float>();
+    return {g, g + adapters.size()};
+  }
+};
+
+double relative_error(std::vector<float> a, std::vector<float> b) {
+  const auto n = static_cast<int64_t>(a.size());
+  return fluxlora::relative_error(Tensor(DType::f32, {n}, a.data()),
+                                  Tensor(DType::f32, {n}, b.data()));
+}
+
+/// A batch of four and two of two draw the same numbers at the same places; what differs is the
+/// order of the sums: f32 rounding, a few 1e-7 a sum, so 1e-5 is far above it and far below any
+/// mistake.
+constexpr double kRounding = 1e-5;
+
+TEST(Step, TwoMicroBatchesOfTwoAreOneOfFour) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 4);
+  RunOptions options = small_options(folder.path(), "run");
+  options.train.batch_size = 4;
+  Bench whole(options);
+  options.train.batch_size = 2;
+  options.train.accumulation = 2;
+  Bench halves(options);
+  const auto one = whole.gradients({{{0}, {1}, {2}, {3}}});
+  const auto two = halves.gradients({{{0}, {1}}, {{2}, {3}}});
+  EXPECT_LT(relative_error(two, one), kRounding);
+  const StepResult a = whole.stepper.accumulate(whole.state, {{{0}, {1}, {2}, {3}}});
+  const StepResult b = halves.stepper.accumulate(halves.state, {{{0}, {1}}, {{2}, {3}}});
+  EXPECT_NEAR(a.loss, b.loss, kRounding * a.loss);
+  EXPECT_NEAR(a.grad_norm, b.grad_norm, kRounding * a.grad_norm);
+  EXPECT_EQ(a.timesteps, b.timesteps);
+}
+
+TEST(Step, ALeftoverBatchIsTheMeanOfItsOwnPictures) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 5);
+  RunOptions options = small_options(folder.path(), "run");
+  options.train.batch_size = 3;
+  Bench three(options);  // batches of 3 and of 2
+  options.train.batch_size = 2;
+  Bench two(options);  // batches of 2 and of 1
+  EXPECT_LT(relative_error(three.gradients({{{4}, {1}}}), two.gradients({{{4}, {1}}})), kRounding);
+}
+
+TEST(Step, AWeightMultipliesTheLoss) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  RunOptions options = small_options(folder.path(), "run");
+  Bench plain(options);
+  options.dataset.folders[0].weight = 0.25;
+  Bench weighted(options);
+  const std::vector<std::vector<Pick>> picks{{{0}, {1}}};
+  const StepResult a = plain.stepper.accumulate(plain.state, picks);
+  const StepResult b = weighted.stepper.accumulate(weighted.state, picks);
+  EXPECT_NEAR(b.loss, 0.25 * a.loss, kRounding * a.loss);
+  EXPECT_NEAR(b.grad_norm, 0.25 * a.grad_norm, kRounding * a.grad_norm);
+}
+
+TEST(Step, DroppingACaptionChangesTheGradients) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  RunOptions options = small_options(folder.path(), "run");
+  options.train.caption_dropout = 0.5;
+  Bench bench(options);
+  const auto with = bench.gradients({{{0}, {1}}});
+  const auto without = bench.gradients({{{0}, {1, true}}});
+  EXPECT_GT(relative_error(without, with), 1e-3);
+  // And as if the caption had been empty.
+  write_file_atomically(folder / "pictures" / "picture_01.txt", "");
+  options.dataset.folders[0].trigger = "";
+  Bench empty(options);
+  ASSERT_EQ(empty.dataset.examples[1].caption, "");
+  Bench other(options);
+  EXPECT_EQ(empty.gradients({{{0}, {1}}}), other.gradients({{{0}, {1, true}}}));
+}
+
+TEST(Step, GradientsDoNotDependOnWhatWasThereBefore) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 3);
+  Bench bench(small_options(folder.path(), "run"));
+  const auto first = bench.gradients({{{0}, {1}}});
+  bench.gradients({{{2}}});
+  EXPECT_EQ(bench.gradients({{{0}, {1}}}), first);
+}
+
+TEST(Step, GuidanceReachesTheModel) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  RunOptions options = small_options(folder.path(), "run");
+  Bench one(options);
+  options.train.guidance = 3.5;
+  Bench other(options);
+  EXPECT_GT(relative_error(other.gradients({{{0}, {1}}}), one.gradients({{{0}, {1}}})), 1e-4);
+}
+
+/// The noise of a place has nothing to do with the picture that comes there, and each step has its
+/// own.
+TEST(Step, TimesAreOfTheStepAndThePlace) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 3);
+  Bench bench(small_options(folder.path(), "run"));
+  const auto times = [&](int64_t step, const std::vector<Pick>& picks) {
+    bench.state.step = step;
+    return bench.stepper.accumulate(bench.state, {picks}).timesteps;
+  };
+  EXPECT_EQ(times(0, {{0}, {1}}), times(0, {{2}, {0}}));
+  EXPECT_NE(times(0, {{0}, {1}}), times(1, {{0}, {1}}));
+  const auto pair = times(0, {{0}, {1}});
+  EXPECT_NE(pair[0], pair[1]);
+}
+
+TEST(Step, TrainsOnTheVaesPosterior) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  Bench bench(small_options(folder.path(), "run"));
+  const Latents& latents = bench.prepared.latents[0];
+  EXPECT_EQ(latents.h, 8);
+  EXPECT_EQ(latents.mean.view.dim(1), 16);
+  for (int64_t i = 0; i < latents.deviation.view.size(); ++i) {
+    EXPECT_TRUE(std::isfinite(latents.mean.view.as<float>()[i]));
+    EXPECT_GT(latents.deviation.view.as<float>()[i], 0);
+  }
+}
+
+}  // namespace
+}  // namespace fluxlora::train
