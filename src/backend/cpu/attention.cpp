@@ -13,7 +13,7 @@
 namespace fluxlora {
 namespace {
 
-enum Slot : size_t { kScores = 0, kGrads = 1 };
+enum Slot : size_t { kScores = 0, kGrads = 1, kInverses = 2 };
 
 /// Elements of a chunk of scores: they stay in the second-level cache.
 constexpr int64_t kChunkElements = 1 << 17;
@@ -59,9 +59,9 @@ struct Head {
   }
 };
 
-/// In place: e^(s - max) and its sum; returns log-sum-exp.
+/// In place: e^(s - max), and one over its sum; returns log-sum-exp.
 template <typename T>
-T exponentials(T* s, int64_t n, T* sum) {
+T exponentials(T* s, int64_t n, T* inverse) {
   T top = s[0];
 #pragma omp simd reduction(max : top)
   for (int64_t j = 0; j < n; ++j) top = s[j] > top ? s[j] : top;
@@ -71,7 +71,7 @@ T exponentials(T* s, int64_t n, T* sum) {
     s[j] = exp_of(s[j] - top);
     total += s[j];
   }
-  *sum = total;
+  *inverse = T(1) / total;
   return top + std::log(total);
 }
 
@@ -87,6 +87,7 @@ void CpuOps::attention(const Tensor& out, const Tensor& lse, const Tensor& q, co
     const int64_t chunk = chunk_rows(tokens), chunks = (tokens + chunk - 1) / chunk;
     parallel_for(qr.batches * options.heads * chunks, 1, [&](int64_t begin, int64_t end) {
       T* const s = scratch_.thread<T>(kScores, chunk * tokens);
+      T* const inverses = scratch_.thread<T>(kInverses, chunk);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t batch = task / chunks / options.heads, h = task / chunks % options.heads;
         const int64_t first = task % chunks * chunk, rows = std::min(chunk, tokens - first);
@@ -94,14 +95,14 @@ void CpuOps::attention(const Tensor& out, const Tensor& lse, const Tensor& q, co
         const Head<T> head(qr, kr, vr, options, batch, h);
         head.scores(s, first, rows, keys);
         for (int64_t i = 0; i < rows; ++i) {
-          T sum;
-          const T log_sum = exponentials(s + i * keys, keys, &sum);
-          const T inverse = T(1) / sum;
-          for (int64_t j = 0; j < keys; ++j) s[i * keys + j] *= inverse;
+          const T log_sum = exponentials(s + i * keys, keys, &inverses[i]);
           if (lse) lse.as<T>()[batch * lse.stride(0) + h * lse.stride(1) + first + i] = log_sum;
         }
+        T* const result = o.row(batch, first) + h * width;
         gemm({rows, width, keys}, T(1), plain<T>(s, keys), plain<T>(head.v, head.v_stride), T(0),
-             o.row(batch, first) + h * width, o.row_stride);
+             result, o.row_stride);
+        for (int64_t i = 0; i < rows; ++i)
+          for (int64_t e = 0; e < width; ++e) result[i * o.row_stride + e] *= inverses[i];
       }
     });
   });
@@ -119,13 +120,15 @@ struct HeadBackward {
 
   void run(T* p, T* ds, int64_t chunk) const {
     const int64_t width = head.width;
-    for (int64_t j = 0; j < tokens; ++j) {
+    // The first chunk of queries meets every key, unless the mask hides some.
+    for (int64_t j = 0; head.causal && j < tokens; ++j) {
       std::fill_n(dk + j * dk_stride, width, T(0));
       std::fill_n(dv + j * dv_stride, width, T(0));
     }
     for (int64_t first = 0; first < tokens; first += chunk) {
       const int64_t rows = std::min(chunk, tokens - first);
       const int64_t keys = head.causal ? first + rows : tokens;
+      const T keep = first == 0 && !head.causal ? 0 : 1;
       const T* const g = d_out + first * d_out_stride;
       head.scores(p, first, rows, keys);
       gemm({rows, keys, width}, T(1), plain<T>(g, d_out_stride),
@@ -135,10 +138,10 @@ struct HeadBackward {
         const T delta = sum_of<T>(width, [=](int64_t e) { return gi[e] * oi[e]; });
         row(p + i * keys, ds + i * keys, keys, lse[first + i], delta);
       }
-      gemm({keys, width, rows}, T(1), transpose<T>(p, keys), plain<T>(g, d_out_stride), T(1), dv,
+      gemm({keys, width, rows}, T(1), transpose<T>(p, keys), plain<T>(g, d_out_stride), keep, dv,
            dv_stride);
       gemm({keys, width, rows}, T(1), transpose<T>(ds, keys),
-           plain<T>(head.q + first * head.q_stride, head.q_stride), T(1), dk, dk_stride);
+           plain<T>(head.q + first * head.q_stride, head.q_stride), keep, dk, dk_stride);
       gemm({rows, width, keys}, T(1), plain<T>(ds, keys), plain<T>(head.k, head.k_stride), T(0),
            dq + first * dq_stride, dq_stride);
     }

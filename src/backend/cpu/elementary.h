@@ -51,7 +51,7 @@ inline double exp_of(double x) {
 
 /// 1 / (1 + e^-x).
 inline float sigmoid(float x) {
-  const float value = 1.f / (1.f + exp_of(-x));
+  const float value = 1.f / (1.f + exp_of(x < kLeast ? -kLeast : -x));
   return x < kLeast ? 0.f : value;
 }
 inline double sigmoid(double x) {

@@ -49,13 +49,15 @@ struct RowProduct {
   }
 
   void block(T* out, const T* in, int64_t rows, int64_t n0, int64_t n1) const {
-    if (bias)
-      for (int64_t r = 0; r < rows; ++r)
-        std::copy(bias + n0, bias + n1, out + r * y.row_stride + n0);
     Matrix<T> part = b;
     part.data += b.transposed ? n0 * b.stride : n0;
-    gemm({rows, n1 - n0, k()}, alpha, plain<T>(in, x.row_stride), part, bias ? T(1) : beta,
-         out + n0, y.row_stride);
+    gemm({rows, n1 - n0, k()}, alpha, plain<T>(in, x.row_stride), part, beta, out + n0,
+         y.row_stride);
+    if (!bias) return;
+    for (int64_t r = 0; r < rows; ++r) {
+      T* const to = out + r * y.row_stride;
+      for (int64_t i = n0; i < n1; ++i) to[i] += bias[i];
+    }
   }
 };
 

@@ -8,7 +8,7 @@ namespace fluxlora {
 
 /// Σ term(i) for i in [0, n), in as many partial sums as the machine has lanes.
 template <typename T, typename F>
-inline T sum_of(int64_t n, F&& term) {
+[[gnu::always_inline]] inline T sum_of(int64_t n, F&& term) {
   T sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) sum += term(i);
