@@ -18,9 +18,11 @@ enum Slot : size_t { kScores = 0, kGrads = 1, kInverses = 2 };
 /// Elements of a chunk of scores: they stay in the second-level cache.
 constexpr int64_t kChunkElements = 1 << 17;
 
-/// Queries of one chunk.
+/// Queries of one chunk: as few and as even chunks as the scratch allows, in multiples of 16.
 int64_t chunk_rows(int64_t tokens) {
-  return std::clamp<int64_t>(kChunkElements / tokens / 8 * 8, 16, std::max<int64_t>(16, tokens));
+  const int64_t most = std::max<int64_t>(16, kChunkElements / tokens);
+  const int64_t chunks = (tokens + most - 1) / most;
+  return ((tokens + chunks - 1) / chunks + 15) / 16 * 16;
 }
 
 /// One head of one item.

@@ -9,7 +9,7 @@
 namespace fluxlora {
 namespace {
 
-enum Slot : size_t { kPanel = 0, kBias = 1 };
+enum Slot : size_t { kPanel = 0, kBias = 1, kGatherX = 2, kGatherY = 3 };
 
 /// Multiply-adds below which waking the other threads costs more than it gains.
 constexpr int64_t kWorthThreads = 1 << 17;
@@ -17,18 +17,20 @@ constexpr int64_t kWorthThreads = 1 << 17;
 /// y = alpha x B + beta y + bias, where B is (k, n) and rows of y and x correspond.
 template <typename T>
 struct RowProduct {
+  Scratch& scratch;
   Rows<T> y, x;
   Matrix<T> b;
-  T alpha = 1, beta = 0;
-  const T* bias = nullptr;  // (n) or null; then beta must be 0
+  T alpha = 1, beta = 0;    // beta is 0 or 1
+  const T* bias = nullptr;  // (n) or null
 
   int64_t n() const { return y.columns; }
   int64_t k() const { return x.columns; }
 
   void run() const {
+    scratch.prepare();
     const int64_t rows = y.total();
     const bool small = rows * n() * k() < kWorthThreads;
-    if (rows >= 16 * thread_count() || rows >= n()) {
+    if (rows >= n() || rows >= kManyRows * thread_count()) {
       parallel_for(rows, small ? rows : 8,
                    [&](int64_t first, int64_t last) { piece(first, last, 0, n()); });
     } else {
@@ -38,26 +40,67 @@ struct RowProduct {
   }
 
  private:
-  /// Rows [r0, r1) and columns [n0, n1); one call a batch item where rows have no single stride.
+  /// Rows that keep a thread busy beside the packing of B, which splitting by columns would share.
+  static constexpr int64_t kManyRows = 128;
+  /// From this width on it pays to gather rows that have no single stride: the product is then one.
+  static constexpr int64_t kGatherWidth = 64;
+
+  /// Rows [r0, r1) and columns [n0, n1).
   void piece(int64_t r0, int64_t r1, int64_t n0, int64_t n1) const {
-    if (y.uniform && x.uniform) return block(y.row(r0), x.row(r0), r1 - r0, n0, n1);
+    if ((y.uniform && x.uniform) || r0 / y.rows == (r1 - 1) / y.rows)
+      return block(y.row(r0), y.row_stride, x.row(r0), x.row_stride, {r1 - r0, n0, n1});
+    if (std::min(n(), k()) >= kGatherWidth) return gathered(r0, r1, n0, n1);
     while (r0 < r1) {
-      const int64_t batch = r0 / y.rows, end = std::min(r1, (batch + 1) * y.rows);
-      block(y.row(batch, r0 % y.rows), x.row(batch, r0 % y.rows), end - r0, n0, n1);
+      const int64_t end = std::min(r1, (r0 / y.rows + 1) * y.rows);
+      block(y.row(r0), y.row_stride, x.row(r0), x.row_stride, {end - r0, n0, n1});
       r0 = end;
     }
   }
 
-  void block(T* out, const T* in, int64_t rows, int64_t n0, int64_t n1) const {
+  /// The same through contiguous copies of whichever side is not uniform.
+  void gathered(int64_t r0, int64_t r1, int64_t n0, int64_t n1) const {
+    const int64_t rows = r1 - r0, width = n1 - n0;
+    const T* in = x.row(r0);
+    if (!x.uniform) {
+      T* const copy = scratch.thread<T>(kGatherX, rows * k());
+      for (int64_t r = 0; r < rows; ++r) std::copy_n(x.row(r0 + r), k(), copy + r * k());
+      in = copy;
+    }
+    const int64_t in_stride = x.uniform ? x.row_stride : k();
+    if (y.uniform) return block(y.row(r0), y.row_stride, in, in_stride, {rows, n0, n1});
+    T* const product = scratch.thread<T>(kGatherY, rows * width);
+    gemm({rows, width, k()}, alpha, plain<T>(in, in_stride), columns_of_b(n0), T(0), product,
+         width);
+    for (int64_t r = 0; r < rows; ++r) {
+      T* const to = y.row(r0 + r) + n0;
+      const T* const from = product + r * width;
+      if (beta != 0)
+        for (int64_t i = 0; i < width; ++i) to[i] += from[i];
+      else if (bias)
+        for (int64_t i = 0; i < width; ++i) to[i] = from[i] + bias[n0 + i];
+      else
+        std::copy_n(from, width, to);
+    }
+  }
+
+  struct Extent {
+    int64_t rows, n0, n1;
+  };
+  void block(T* out, int64_t out_stride, const T* in, int64_t in_stride, Extent e) const {
+    gemm({e.rows, e.n1 - e.n0, k()}, alpha, plain<T>(in, in_stride), columns_of_b(e.n0), beta,
+         out + e.n0, out_stride);
+    if (!bias) return;
+    for (int64_t r = 0; r < e.rows; ++r) {
+      T* const to = out + r * out_stride;
+      for (int64_t i = e.n0; i < e.n1; ++i) to[i] += bias[i];
+    }
+  }
+
+  /// B from column n0 on.
+  Matrix<T> columns_of_b(int64_t n0) const {
     Matrix<T> part = b;
     part.data += b.transposed ? n0 * b.stride : n0;
-    gemm({rows, n1 - n0, k()}, alpha, plain<T>(in, x.row_stride), part, beta, out + n0,
-         y.row_stride);
-    if (!bias) return;
-    for (int64_t r = 0; r < rows; ++r) {
-      T* const to = out + r * y.row_stride;
-      for (int64_t i = n0; i < n1; ++i) to[i] += bias[i];
-    }
+    return part;
   }
 };
 
@@ -104,7 +147,8 @@ void CpuOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Ten
   for_dtype(y.dtype(), [&]<typename T>(T) {
     const T* const b = bias_values<T>(scratch_, bias);
     for_panels<T>(scratch_, w, [&](const T* values, int64_t stride, int64_t first, int64_t rows) {
-      RowProduct<T>{.y = Rows<T>(last_columns(y, first, rows)),
+      RowProduct<T>{.scratch = scratch_,
+                    .y = Rows<T>(last_columns(y, first, rows)),
                     .x = Rows<T>(x),
                     .b = transpose(values, stride),
                     .bias = b ? b + first : nullptr}
@@ -118,7 +162,8 @@ void CpuOps::linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad
   checks::linear(dy, dx, w, {});
   for_dtype(dx.dtype(), [&]<typename T>(T) {
     for_panels<T>(scratch_, w, [&](const T* values, int64_t stride, int64_t first, int64_t rows) {
-      RowProduct<T>{.y = Rows<T>(dx),
+      RowProduct<T>{.scratch = scratch_,
+                    .y = Rows<T>(dx),
                     .x = Rows<T>(last_columns(dy, first, rows)),
                     .b = plain(values, stride),
                     .beta = mode == Grad::accumulate || first > 0 ? T(1) : T(0)}
@@ -134,7 +179,8 @@ void CpuOps::dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scal
   const double alpha = value_of(scale);
   if (alpha == 0) return mode == Grad::overwrite ? fill(y, 0) : void();
   for_dtype(y.dtype(), [&]<typename T>(T) {
-    RowProduct<T>{.y = Rows<T>(y),
+    RowProduct<T>{.scratch = scratch_,
+                  .y = Rows<T>(y),
                   .x = Rows<T>(x),
                   .b = transpose(a.as<const T>(), a.stride(0)),
                   .alpha = static_cast<T>(alpha),
@@ -150,7 +196,8 @@ void CpuOps::dense_dx(const Tensor& dx, const Tensor& dy, const Tensor& a, const
   const double alpha = value_of(scale);
   if (alpha == 0) return mode == Grad::overwrite ? fill(dx, 0) : void();
   for_dtype(dx.dtype(), [&]<typename T>(T) {
-    RowProduct<T>{.y = Rows<T>(dx),
+    RowProduct<T>{.scratch = scratch_,
+                  .y = Rows<T>(dx),
                   .x = Rows<T>(dy),
                   .b = plain(a.as<const T>(), a.stride(0)),
                   .alpha = static_cast<T>(alpha),
