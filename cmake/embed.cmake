@@ -1,8 +1,8 @@
 # Files that become part of the program, as bytes in an assembly file: no compiler reads them, so a
 # model of 12 MB costs nothing. src/base/assets.h finds them by their name below assets/.
 
-# embed_assets(TARGET FOLDER...): all files under assets/FOLDER. A folder may be missing. New files are
-# noticed at the next build, changed ones rebuild the object.
+# embed_assets(TARGET FOLDER...): all files under assets/FOLDER. A folder may be missing. New files
+# are noticed at the next build, changed ones rebuild the object.
 function(embed_assets target)
   set(root ${CMAKE_SOURCE_DIR}/assets)
   set(files)
@@ -19,7 +19,7 @@ function(embed_assets target)
   foreach(file ${files})
     file(RELATIVE_PATH name ${root} ${file})
     if(NOT name MATCHES "^[A-Za-z0-9._/-]+$")
-      message(FATAL_ERROR "assets/${name}: names of embedded files are letters, digits, . _ - and /")
+      message(FATAL_ERROR "assets/${name}: embedded names have letters, digits, . _ - and / only")
     endif()
     string(APPEND blobs ".balign 64\nbegin_${index}: .incbin \"${file}\"\nend_${index}: .byte 0\n"
                         "name_${index}: .asciz \"${name}\"\n")

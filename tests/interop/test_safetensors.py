@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our safetensors reader and writer against the Python library, our number formats against torch."""
+"""Our safetensors reader and writer against the Python library, number formats against torch."""
 
 import subprocess
 
@@ -48,8 +48,8 @@ def random_tensors(seed):
     return tensors
 
 
-# The library writes metadata in the order of a hash map, so equal bytes can be asked for with at most
-# one entry.
+# The library writes metadata in the order of a hash map, so equal bytes can be asked for with at
+# most one entry.
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"k\u00e9": 'v"\\\n\x01\x7f\u20ac'}])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_same_bytes_as_the_library(tmp_path, seed, metadata):
@@ -75,8 +75,8 @@ def test_the_library_reads_ours(tmp_path):
 
 
 def test_both_refuse_the_same_damage(tmp_path):
-    """One byte of the header changed: what the library refuses, we refuse; what both accept, both see
-    alike."""
+    """One byte of the header changed: what the library refuses, we refuse; what both accept, both
+    see alike."""
     save_file({"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}, tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
@@ -119,7 +119,7 @@ def test_every_code_is_decoded_as_torch_does(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["BF16", "F16"])
 def test_rounding_as_torch_does(tmp_path, name):
-    """Random bit patterns (every exponent, NaN and infinity too), and values near the codes' middles."""
+    """Random bit patterns (every exponent, NaN, infinity) and values near the codes' middles."""
     random = torch.Generator().manual_seed(6)
     bits = torch.randint(-(2**31), 2**31, (200_000,), generator=random).to(torch.int32)
     near = torch.arange(65536).to(torch.uint16).view(FLOATS[name]).float()

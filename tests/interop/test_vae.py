@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VAE against diffusers' AutoencoderKL: random models of several shapes, and the built-in one."""
+"""The VAE against diffusers' AutoencoderKL: random models and the built-in one."""
 
 import subprocess
 
@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL
 from programs import TINY, program
 from safetensors.torch import load_file, save_file
 
-# Two configurations that differ in all that can differ: depth, widths that grow, shrink and stay, blocks
-# per level, groups, latent channels, factors, the convolutions around the latents, attention.
+# Configurations that differ in all that can differ: depth, widths that grow, shrink and stay,
+# blocks per level, groups, latent channels, factors, convolutions around the latents, attention.
 CONFIGS = {
     "flux-like": dict(
         block_out_channels=(32, 64, 96, 96),
@@ -95,11 +95,9 @@ def compare(vae, folder, tmp_path, dtype, tolerance):
     }
     save_file(inputs, tmp_path / "in.safetensors")
     name = {torch.float32: "F32", torch.float64: "F64"}[dtype]
-    result = subprocess.run(
-        [program("vae_dump"), folder, tmp_path / "in.safetensors", tmp_path / "out.safetensors", name],
-        capture_output=True,
-        text=True,
-    )
+    command = [program("vae_dump"), folder, tmp_path / "in.safetensors"]
+    command += [tmp_path / "out.safetensors", name]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     ours = load_file(tmp_path / "out.safetensors")
     ours["logvar"] = ours["moments"][..., C:]
@@ -108,8 +106,8 @@ def compare(vae, folder, tmp_path, dtype, tolerance):
     assert all(error <= tolerance for error in errors.values()), errors
 
 
-# f32: rounding gives up to 5e-6 here (measured, 2 threads); 2e-5 leaves room for other machines and is
-# a fifth of what is promised. f64: only the order of sums differs (measured 1e-14).
+# f32: rounding gives up to 5e-6 here (measured, 2 threads); 2e-5 leaves room for other machines and
+# is a fifth of what is promised. f64: only the order of sums differs (measured 1e-14).
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_models(name, tmp_path, dtype, tolerance):

@@ -201,8 +201,8 @@ class SafetensorsShards : public ::testing::Test {
 };
 
 TEST_F(SafetensorsShards, AreOneSet) {
-  index(
-      R"({"metadata":{"total_size":8},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}})");
+  index(R"({"metadata":{"total_size":8},)"
+        R"("weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}})");
   const SafetensorsSet set(folder_.path(), "m");
   EXPECT_EQ(set.names(), (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(set.files().size(), 2u);
