@@ -49,8 +49,8 @@ void encode_all(const Encoder& encoder, const std::set<std::string>& prompts,
       entry->emplace(kStates, encoder.encode(encoder.tokenizer->encode(
                                   prompt, static_cast<int>(encoder.places))));
       if (options.cache) options.cache->store(key, *entry);
-      if (options.note)
-        options.note(
+      if (options.progress)
+        options.progress(
             fmt::format("encoding prompts ({}) {}/{}", encoder.kind, done, prompts.size()));
     }
     put(prompt, std::move(entry->at(kStates)));

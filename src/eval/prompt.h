@@ -23,9 +23,10 @@ struct PromptStates {
 using PromptBook = std::map<std::string, PromptStates>;
 
 struct PromptOptions {
-  int64_t text_tokens = 512;                          ///< M
-  Cache* cache = nullptr;                             ///< where states are kept; may be null
-  std::function<void(const std::string&)> note = {};  ///< hears of progress and of cut prompts
+  int64_t text_tokens = 512;                              ///< M
+  Cache* cache = nullptr;                                 ///< where states are kept; may be null
+  std::function<void(const std::string&)> note = {};      ///< hears of cut prompts
+  std::function<void(const std::string&)> progress = {};  ///< hears of every prompt
   std::function<bool()> stop = {};  ///< asked between prompts; true ends the work early
 };
 

@@ -76,7 +76,7 @@ std::vector<Latents> prepare_latents(Device& device, const ModelFolder& model,
       entry.emplace();
       entry->emplace(kMoments, encode(device, *vae, example));
       cache.store(key, *entry);
-      hooks.note(fmt::format("caching latents {}/{}", all.size() + 1, dataset.examples.size()));
+      hooks.progress(fmt::format("caching latents {}/{}", all.size() + 1, dataset.examples.size()));
     }
     all.push_back(latents_of(entry->at(kMoments).view, config));
   }
@@ -97,9 +97,12 @@ Prepared prepare(Device& device, const ModelFolder& model, const Dataset& datase
   const bool samples = options.sample.every > 0;
   if (samples)
     prompts.insert(prompts.end(), options.sample.prompts.begin(), options.sample.prompts.end());
-  prepared.book = eval::encode_prompts(device, model, prompts,
-                                       {options.model.text_tokens, &cache, hooks.note, hooks.stop});
-  for (const std::string& note : cache.notes()) hooks.note(note);
+  prepared.book = eval::encode_prompts(
+      device, model, prompts,
+      {options.model.text_tokens, &cache, hooks.note, hooks.progress, hooks.stop});
+  for (const std::string& line : cache.notes()) hooks.note(line);
+  hooks.note(fmt::format("latents and text states: {} from the cache, {} made", cache.hits(),
+                         cache.misses()));
   if (hooks.stop()) return prepared;
 
   for (const Example& example : dataset.examples)

@@ -31,7 +31,8 @@ struct Prepared {
 };
 
 struct PrepareHooks {
-  std::function<void(const std::string&)> note;
+  std::function<void(const std::string&)> note;      ///< lines that stay
+  std::function<void(const std::string&)> progress;  ///< lines that pass
   std::function<bool()> stop;  ///< true ends the work early; then the result is incomplete
 };
 

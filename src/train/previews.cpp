@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "base/log.h"
+
 namespace fluxlora::train {
 
 Previews::Previews(Device& device, flux::Transformer& model, const ModelFolder& folder,
@@ -27,6 +29,7 @@ std::vector<std::string> Previews::paint(const RunPaths& paths, int64_t step,
   std::vector<HostTensor> latents;
   for (size_t i = 0; i < prepared_.samples.size(); ++i) {
     if (stop()) return {};
+    show_progress(fmt::format("sample {} of {}", i + 1, prepared_.samples.size()));
     const HostTensor noise =
         eval::sample_noise(static_cast<uint64_t>(options_.seed) + i, painter_.channels(),
                            painter_.height(), painter_.width());

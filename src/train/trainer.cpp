@@ -106,13 +106,18 @@ Outcome Run::run(bool resume) {
   for (const std::string& line : dataset_.warnings) log_warning(line);
   for (const std::string& line : dataset_.notes) note(line);
   prepared_ = prepare(device_, model_folder_, dataset_, options_,
-                      {[this](const std::string& line) { note(line); }, stop_});
+                      {[this](const std::string& line) { note(line); }, show_progress, stop_});
+  show_progress("");
   if (stop_()) return stopped();
   load_networks();
   try {
     return train();
   } catch (const Error& error) {
-    report(fmt::format("stopped after {} steps: {}", state_->step, error.message()));
+    // The disk may be full: then the page must not hide the reason.
+    try {
+      report(fmt::format("stopped after {} steps: {}", state_->step, error.message()));
+    } catch (const Error&) {
+    }
     throw;
   }
 }

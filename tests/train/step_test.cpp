@@ -30,8 +30,9 @@ struct Bench {
       : options(filled(std::move(o))),
         folder(open_model_folder(options.model.path)),
         dataset(scan(options.dataset, options.subject.trigger)),
-        prepared(prepare(*device, folder, dataset, options,
-                         {[](const std::string&) {}, [] { return false; }})),
+        prepared(
+            prepare(*device, folder, dataset, options,
+                    {[](const std::string&) {}, [](const std::string&) {}, [] { return false; }})),
         model(*device, folder.transformer(), DType::f32),
         adapters(*device, model.weights(), lora::select_targets(model.config(), options.lora),
                  DType::f32, true),
