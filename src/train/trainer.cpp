@@ -115,7 +115,8 @@ Outcome Run::run(bool resume) {
   } catch (const Error& error) {
     // The disk may be full: then the page must not hide the reason.
     try {
-      report(fmt::format("stopped after {} steps: {}", state_->step, error.message()));
+      end({false, state_->step,
+           fmt::format("stopped after {} steps: {}", state_->step, error.message())});
     } catch (const Error&) {
     }
     throw;
@@ -296,18 +297,15 @@ Trainer::Trainer(Device& device, RunOptions options, Texts texts, Company compan
 Outcome Trainer::run(bool resume) {
   const RunFolder folder(options_, resume);
   const int64_t steps = options_.train.steps;
-  if (folder.finished())
-    return {false, steps,
-            fmt::format("{}: the run is finished, no steps are left of {}; raise train.steps to go "
-                        "on",
-                        folder.paths().root.string(), steps)};
-  try {
-    return Run(device_, options_, texts_, company_, folder).run(resume);
-  } catch (const Error& error) {
-    const std::string reason = fmt::format("stopped: {}: {}", error.where(), error.message());
-    for (monitor::Sink* sink : company_.sinks) sink->on_end(reason);
-    throw;
+  if (folder.finished()) {
+    const Outcome outcome{
+        false, steps,
+        fmt::format("{}: the run is finished, no steps are left of {}; raise train.steps to go on",
+                    folder.paths().root.string(), steps)};
+    for (monitor::Sink* sink : company_.sinks) sink->on_end(outcome.reason);
+    return outcome;
   }
+  return Run(device_, options_, texts_, company_, folder).run(resume);
 }
 
 }  // namespace fluxlora::train
