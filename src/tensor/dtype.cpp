@@ -5,8 +5,10 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "base/error.h"
+#include "base/parallel.h"
 
 namespace fluxlora {
 namespace {
@@ -34,33 +36,91 @@ const Info& info(DType dtype) {
   return kInfo[static_cast<size_t>(dtype)];
 }
 
-/// A small float of `exponent_bits` and `mantissa_bits`, without the special values.
-float decode_small(uint32_t bits, int exponent_bits, int mantissa_bits) {
-  const int bias = (1 << (exponent_bits - 1)) - 1;
-  const uint32_t mantissa = bits & ((1u << mantissa_bits) - 1);
-  const int exponent = static_cast<int>(bits >> mantissa_bits) & ((1 << exponent_bits) - 1);
-  const bool negative = (bits >> (exponent_bits + mantissa_bits)) & 1;
-  const float magnitude = exponent == 0
-                              ? std::ldexp(static_cast<float>(mantissa), 1 - bias - mantissa_bits)
-                              : std::ldexp(static_cast<float>(mantissa | (1u << mantissa_bits)),
-                                           exponent - bias - mantissa_bits);
-  return negative ? -magnitude : magnitude;
+/// Elements below which the other threads are not worth waking.
+constexpr int64_t kGrain = 1 << 16;
+
+/// An element type as convert() reads it: value(stored bits). The small floats' exponents are
+/// moved to f32's by a product with a power of two, which sets subnormal numbers right as well, so
+/// that loops over them have no branch.
+struct F64 {
+  using Bits = double;
+  static double value(double bits) { return bits; }
+  static double bits(double value) { return value; }
+};
+struct F32 {
+  using Bits = float;
+  static float value(float bits) { return bits; }
+  static float bits(double value) { return static_cast<float>(value); }
+  static float bits(float value) { return value; }
+};
+struct BF16 {
+  using Bits = uint16_t;
+  static float value(uint16_t bits) {
+    return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  }
+  static uint16_t bits(double value) { return bits(static_cast<float>(value)); }
+  static uint16_t bits(float value) {
+    const uint32_t wide = std::bit_cast<uint32_t>(value);
+    const uint32_t rounded = (wide + 0x7FFF + ((wide >> 16) & 1)) >> 16;
+    const bool nan = (wide & 0x7FFFFFFF) > 0x7F800000;
+    return static_cast<uint16_t>(nan ? (wide >> 16) | 0x40 : rounded);
+  }
+};
+struct F16 {
+  using Bits = uint16_t;
+  static float value(uint16_t bits) {
+    const uint32_t magnitude = bits & 0x7FFFu, sign = (bits & 0x8000u) << 16;
+    const float scaled = std::bit_cast<float>(magnitude << 13) * 0x1p112f;
+    const uint32_t special = magnitude >= 0x7C00 ? 0x7F800000u : 0u;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | special | sign);
+  }
+  static uint16_t bits(double value) { return f32_to_f16(static_cast<float>(value)); }
+};
+struct E4M3 {
+  using Bits = uint8_t;
+  static float value(uint8_t bits) {
+    const uint32_t magnitude = bits & 0x7Fu, sign = (bits & 0x80u) << 24;
+    const float scaled = std::bit_cast<float>(magnitude << 20) * 0x1p120f;
+    const uint32_t special = magnitude == 0x7F ? 0x7FC00000u : 0u;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | special | sign);
+  }
+};
+struct E5M2 {
+  using Bits = uint8_t;
+  static float value(uint8_t bits) { return F16::value(static_cast<uint16_t>(bits << 8)); }
+};
+
+template <typename To, typename From>
+void convert_range(void* destination, const void* source, double scale, int64_t first,
+                   int64_t last) {
+  auto* to = static_cast<typename To::Bits*>(destination);
+  const auto* from = static_cast<const char*>(source);
+  // f64 scales in f64, all others in f32, the type of the factors in files.
+  using Real = std::conditional_t<std::is_same_v<typename To::Bits, double>, double, float>;
+  const Real factor = static_cast<Real>(scale);
+  for (int64_t i = first; i < last; ++i) {
+    typename From::Bits bits;  // mapped files need not align their tensors
+    std::memcpy(&bits, from + i * static_cast<int64_t>(sizeof bits), sizeof bits);
+    to[i] = To::bits(static_cast<Real>(From::value(bits)) * factor);
+  }
 }
 
-float load(DType from, const void* source, int64_t i) {
-  switch (from) {
-    case DType::bf16:
-      return bf16_to_f32(static_cast<const uint16_t*>(source)[i]);
-    case DType::f16:
-      return f16_to_f32(static_cast<const uint16_t*>(source)[i]);
-    case DType::f8_e4m3:
-      return f8_e4m3_to_f32(static_cast<const uint8_t*>(source)[i]);
-    case DType::f8_e5m2:
-      return f8_e5m2_to_f32(static_cast<const uint8_t*>(source)[i]);
+/// Calls f(From{}) for the element type.
+template <typename F>
+void with_source(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f64:
+      return f(F64{});
     case DType::f32:
-      return static_cast<const float*>(source)[i];
+      return f(F32{});
+    case DType::bf16:
+      return f(BF16{});
+    case DType::f16:
+      return f(F16{});
+    case DType::f8_e4m3:
+      return f(E4M3{});
     default:
-      return static_cast<float>(static_cast<const double*>(source)[i]);
+      return f(E5M2{});
   }
 }
 
@@ -82,25 +142,20 @@ DType dtype_from_safetensors(std::string_view name, const std::string& where) {
   for (const Info& i : kInfo)
     if (i.name == name) return i.dtype;
   throw bad_input(where, "has a tensor of the unknown type \"" + std::string(name) + "\"",
-                  "save it as F32, F16, BF16 or F8_E4M3");
+                  "F32, F16, BF16, F8_E4M3 and F8_E5M2 are read; formats with scales of their own "
+                  "type (mxfp8, mxfp4, nvfp4) are not");
 }
 
 float bf16_to_f32(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  return BF16::value(bits);
 }
 
 uint16_t f32_to_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+  return BF16::bits(value);
 }
 
 float f16_to_f32(uint16_t bits) {
-  if ((bits & 0x7C00) == 0x7C00) {
-    const float magnitude = (bits & 0x3FF) ? std::nanf("") : INFINITY;
-    return (bits & 0x8000) ? -magnitude : magnitude;
-  }
-  return decode_small(bits, 5, 10);
+  return F16::value(bits);
 }
 
 uint16_t f32_to_f16(float value) {
@@ -116,36 +171,44 @@ uint16_t f32_to_f16(float value) {
 }
 
 float f8_e4m3_to_f32(uint8_t bits) {
-  return (bits & 0x7F) == 0x7F ? std::nanf("") : decode_small(bits, 4, 3);
+  return E4M3::value(bits);
 }
 
 float f8_e5m2_to_f32(uint8_t bits) {
-  return f16_to_f32(static_cast<uint16_t>(bits << 8));
+  return E5M2::value(bits);
 }
 
-void convert(DType to, void* destination, DType from, const void* source, int64_t count) {
+void convert(DType to, void* destination, DType from, const void* source, int64_t count,
+             double scale) {
   CHECK(is_floating(to) && is_floating(from), "convert: floating types only");
-  if (to == from) {
-    std::memcpy(destination, source, static_cast<size_t>(count * dtype_size(to)));
+  if (to == from && scale == 1) {
+    const int64_t size = dtype_size(to);
+    parallel_for(count, kGrain, [&](int64_t first, int64_t last) {
+      std::memcpy(static_cast<char*>(destination) + first * size,
+                  static_cast<const char*>(source) + first * size,
+                  static_cast<size_t>((last - first) * size));
+    });
     return;
   }
-  for (int64_t i = 0; i < count; ++i) {
-    switch (to) {
-      case DType::f64:
-        static_cast<double*>(destination)[i] = load(from, source, i);
-        break;
-      case DType::f32:
-        static_cast<float*>(destination)[i] = load(from, source, i);
-        break;
-      case DType::bf16:
-        static_cast<uint16_t*>(destination)[i] = f32_to_bf16(load(from, source, i));
-        break;
-      case DType::f16:
-        static_cast<uint16_t*>(destination)[i] = f32_to_f16(load(from, source, i));
-        break;
-      default:
-        CHECK(false, "convert: fp8 is written by quantisation");
-    }
+  const auto run = [&](auto to_type) {
+    using To = decltype(to_type);
+    with_source(from, [&](auto from_type) {
+      parallel_for(count, kGrain, [&](int64_t first, int64_t last) {
+        convert_range<To, decltype(from_type)>(destination, source, scale, first, last);
+      });
+    });
+  };
+  switch (to) {
+    case DType::f64:
+      return run(F64{});
+    case DType::f32:
+      return run(F32{});
+    case DType::bf16:
+      return run(BF16{});
+    case DType::f16:
+      return run(F16{});
+    default:
+      CHECK(false, "convert: fp8 is written by quantisation");
   }
 }
 

@@ -41,7 +41,8 @@ float f8_e4m3_to_f32(uint8_t bits);
 float f8_e5m2_to_f32(uint8_t bits);
 
 /// Converts `count` elements between any two floating types (f64, f32, bf16, f16; f8 as source
-/// only).
-void convert(DType to, void* destination, DType from, const void* source, int64_t count);
+/// only), times `scale`, on all threads. The source need not be aligned.
+void convert(DType to, void* destination, DType from, const void* source, int64_t count,
+             double scale = 1);
 
 }  // namespace fluxlora

@@ -132,9 +132,21 @@ void check_layout(std::vector<Placed>& tensors, int64_t data_size, const fs::pat
                  "has " + std::to_string(data_size - end) + " bytes that belong to no tensor");
 }
 
+/// Files of other formats that people have models in, by their first bytes.
+void refuse_other_formats(std::string_view start, const fs::path& path) {
+  const auto refuse = [&](const char* what) {
+    throw bad_input(path.string(), std::string("is ") + what + ", not a .safetensors file",
+                    "take the model as .safetensors in bf16, f16 or fp8");
+  };
+  if (start.starts_with("GGUF")) refuse("a GGUF file");
+  if (start.starts_with("PK\x03\x04")) refuse("a PyTorch checkpoint (or another ZIP file)");
+  if (start.starts_with("\x80\x02}")) refuse("a pickled PyTorch checkpoint");
+}
+
 /// The header's text; checks its length first.
 std::string_view header_of(std::span<const std::byte> bytes, const fs::path& path) {
   if (bytes.size() < 8) throw broken(path, "is shorter than 8 bytes");
+  refuse_other_formats({reinterpret_cast<const char*>(bytes.data()), 8}, path);
   uint64_t length = 0;
   for (size_t i = 0; i < 8; ++i) length |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
   if (length > kMaxHeader)
@@ -196,14 +208,7 @@ HostTensor SafetensorsFile::read(const std::string& name, DType dtype) const {
                     "tensor \"" + name + "\" is of the type " +
                         std::string(safetensors_name(source.dtype)) + ", not a usable number",
                     "check that the file belongs to this model");
-  const void* data = source.data;
-  Buffer aligned;
-  if (reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(dtype_size(source.dtype))) {
-    aligned = host_buffer(source.bytes);
-    std::memcpy(aligned.data(), data, bytes);
-    data = aligned.data();
-  }
-  convert(dtype, result.view.data(), source.dtype, data, result.view.size());
+  convert(dtype, result.view.data(), source.dtype, source.data, result.view.size());
   return result;
 }
 
