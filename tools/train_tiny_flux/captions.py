@@ -67,11 +67,29 @@ def colour_word(rng, colour):
     return rng.choice(COLOUR_WORDS.get(colour, [colour]))
 
 
-class CaptionWriter:
-    """Writes captions. full: state every attribute (as held-out prompts do)."""
+NUMBERS = ["no", "one", "two", "three", "four"]
 
-    def __init__(self, rng, full=False, subject_word="zorbot"):
-        self.rng, self.full, self.subject_word = rng, full, subject_word
+
+def plural(count, word):
+    """E.g. "one eye", "no eyes"."""
+    return f"{NUMBERS[int(count)]} {word}{'' if count == 1 else 's'}"
+
+
+class CaptionWriter:
+    """Writes captions.
+
+    full: state every attribute (as held-out prompts do). describe: the share of figures whose parts
+    are told ("a blonk with two eyes and three legs").
+    """
+
+    def __init__(self, rng, full=False, subject_word="zorbot", describe=0.0):
+        self.rng, self.full, self.subject_word, self.describe = rng, full, subject_word, describe
+
+    def parts(self, figure):
+        """The parts of a figure in words; figure as in world.FIGURE_PARAMETERS."""
+        said = [plural(figure[6], "eye"), plural(figure[10], "antenna"), plural(figure[13], "leg")]
+        said = [s for s in said if self.rng.random() < 0.8] or said[:1]
+        return "with " + (", ".join(said[:-1]) + " and " + said[-1] if len(said) > 1 else said[0])
 
     def keeps(self, probability):
         """Whether to state an attribute that is stated with that probability."""
@@ -90,7 +108,14 @@ class CaptionWriter:
             words.append(rng.choice(SHAPE_WORDS[SHAPES[thing.kind]]))
         else:
             words.append(self.subject_word if thing.kind == SUBJECT else nonsense(rng))
+        if thing.kind == FIGURE and self.describe and rng.random() < self.describe:
+            words[-1:-1] = [self.body(scene.figure)]
+            words.append(self.parts(scene.figure))
         return " ".join(w for w in words if w)
+
+    def body(self, figure):
+        """A word for the outline of a figure's body."""
+        return {1.2: "pointed", 2.0: "round", 3.5: "soft", 6.0: "square"}[figure[2]]
 
     def pair(self, scene):
         """Two objects and how they lie."""

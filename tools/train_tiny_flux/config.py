@@ -6,7 +6,7 @@ LATENT = 16  # PICTURE / 8
 LATENT_CHANNELS = 16
 IMAGE_TOKENS = 64  # (LATENT / 2) ** 2
 TEXT_TOKENS = 64  # T5 ids kept per caption in training; longer lengths only add padding
-CLIP_TOKENS = 40  # CLIP ids kept in training; CLIP is causal, so what follows EOS is inert
+CLIP_TOKENS = 64  # CLIP ids kept in training; CLIP is causal, so what follows EOS is inert
 
 CLIP_VOCABULARY = 768
 T5_PIECES = 924  # sentencepiece pieces; 100 sentinels follow

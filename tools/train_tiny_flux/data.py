@@ -17,7 +17,7 @@ def _scene_chunk(job):
     """(rows, labels, CLIP ids, T5 ids) of one chunk; job: (kind, count, seed, captions each, pipeline)."""
     kind, count, seed, each, pipeline = job
     rng = world.seeded(seed)
-    writer = captions.CaptionWriter(rng)
+    writer = captions.CaptionWriter(rng, describe=0.6 if kind == "figures" else 0.0)
     scenes = [make_scene(kind, rng) for _ in range(count)]
     rows = np.array([s.row() for s in scenes], np.float32)
     labels = np.array([s.labels() for s in scenes], np.int8)
@@ -28,14 +28,15 @@ def _scene_chunk(job):
 
 
 def make_scene(kind, rng):
-    """kind "train": what captions describe; "clutter": for the VAE; "judge": all, with the subject."""
+    """kind "train": what captions describe; "figures": with more figures; "clutter": for the VAE;
+    "judge": all, with the subject."""
     if kind == "clutter":
         return world.clutter_scene(rng)
     if kind == "judge":
         if rng.random() < 0.12:
             return world.subject_scene(rng)
         return world.build_scene(rng, *world.choose_attributes(rng, 0.12))
-    return world.random_scene(rng)
+    return world.random_scene(rng, figures=0.2 if kind == "figures" else 0.06)
 
 
 def make_scenes(kind, count, seed, each=0, pipeline=None, workers=1, chunk=2048):

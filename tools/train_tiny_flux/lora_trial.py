@@ -136,27 +136,30 @@ def parse_trial(words):
 class Trials:
     """The fixed parts of every trial: base pictures, prompts, the judge."""
 
-    def __init__(self, sampler, judge, steps):
+    def __init__(self, sampler, judge, steps, repeats=1):
         self.sampler, self.judge, self.steps = sampler, judge, steps
-        self.subject_prompts, self.subject_labels = read_prompts("subject")
-        self.other_prompts, self.other_labels = read_prompts("other")
-        self.noise = fixed_noise(30, 7)
+        prompts, labels = read_prompts("subject")
+        self.subject_prompts, self.subject_labels = prompts * repeats, labels.repeat(repeats, 1)
+        prompts, labels = read_prompts("other")
+        self.other_prompts, self.other_labels = prompts * repeats, labels.repeat(repeats, 1)
+        self.count = len(self.subject_prompts)
+        self.noise = fixed_noise(self.count + len(self.other_prompts), 7)
         self.before = self.pictures()
 
     def pictures(self):
         return self.sampler.sample(self.subject_prompts + self.other_prompts, self.noise, 3.5, self.steps)
 
     def figures(self, after):
-        """What a trained LoRA reaches on the subject's prompts (first 10) and on others (last 20)."""
-        said_before, said = self.judge.answers(self.before), self.judge.answers(after)
+        """What a trained LoRA reaches on the subject's prompts (first) and on others (last)."""
+        said_before, said, n = self.judge.answers(self.before), self.judge.answers(after), self.count
         return {
-            "subject": round(subject_share(said[:10]), 3),
-            "subject before": round(subject_share(said_before[:10]), 3),
-            "subject prompts": score(said[:10], self.subject_labels),
-            "other PSNR": round(psnr(after[10:], self.before[10:]).mean().item(), 2),
-            "other PSNR least": round(psnr(after[10:], self.before[10:]).min().item(), 2),
-            "other shape unchanged": round((said[10:, 4] == said_before[10:, 4]).float().mean().item(), 3),
-            "other prompts": score(said[10:], self.other_labels),
+            "subject": round(subject_share(said[:n]), 3),
+            "subject before": round(subject_share(said_before[:n]), 3),
+            "subject prompts": score(said[:n], self.subject_labels),
+            "other PSNR": round(psnr(after[n:], self.before[n:]).mean().item(), 2),
+            "other PSNR least": round(psnr(after[n:], self.before[n:]).min().item(), 2),
+            "other shape unchanged": round((said[n:, 4] == said_before[n:, 4]).float().mean().item(), 3),
+            "other prompts": score(said[n:], self.other_labels),
         }
 
 
@@ -185,6 +188,7 @@ def main():
     parser.add_argument("--regularisation", type=int, default=24)
     parser.add_argument("--write-regularisation", action="store_true")
     parser.add_argument("--steps", type=int, default=16, help="sampling steps")
+    parser.add_argument("--repeats", type=int, default=1, help="pictures of each prompt, with other noise")
     parser.add_argument("--trial", nargs="*", action="append", default=[])
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -193,7 +197,7 @@ def main():
     folder = options.dataset / "regularisation" if options.write_regularisation else None
     prior = Examples(sampler, *make_regularisation(sampler, options.regularisation, folder))
     subject = Examples(sampler, *read_examples(options.dataset))
-    trials = Trials(sampler, load_judge(options.judge, device), options.steps)
+    trials = Trials(sampler, load_judge(options.judge, device), options.steps, options.repeats)
     save_grid(options.output / "lora_before.png", trials.before, 10)
     for number, words in enumerate(options.trial):
         begin, trial = time.time(), parse_trial(words)

@@ -7,13 +7,14 @@
 import argparse
 import math
 import pathlib
+import time
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from data import latents_of, make_scenes
 from optim import Captured, Clock, FlatOptimizer, prepare_device
-from pipeline_files import build_models
+from pipeline_files import build_models, read_pipeline
 from states import load_modules, load_vae, log, save_modules
 from tokens import encode_captions
 
@@ -51,7 +52,7 @@ class TrainingSet:
 
     def __init__(self, options, vae, scaling, shift, device):
         rows, _, clip, t5 = make_scenes(
-            "train", options.scenes, ("teacher", options.seed), options.captions, options.pipeline, options.workers)
+            options.world, options.scenes, ("teacher", options.seed), options.captions, options.pipeline, options.workers)
         self.latents, cover = latents_of(vae, rows, scaling, shift, device)
         self.weights = 1 + (options.object_weight - 1) * (cover.float() / 255)
         self.clip, self.t5 = (torch.from_numpy(a).to(device) for a in (clip, t5))
@@ -99,6 +100,7 @@ def train(options, models, optimizer, data, device, dtype):
     while clock.running():
         optimizer.rate.fill_(clock.share())
         which = int(torch.multinomial(torch.tensor(CHANCES), 1, generator=generator))
+        which *= time.time() - clock.begin > options.short_seconds
         steps[which]()
         total.copy_(losses[:1] / losses[1].clamp(min=1) * clock.report)
         clock.tick(total)
@@ -140,7 +142,10 @@ def parse():
     parser.add_argument("--state", type=pathlib.Path, required=True)
     parser.add_argument("--pipeline", type=pathlib.Path, required=True, help="folder with the tokenizers")
     parser.add_argument("--minutes", type=float, default=9)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="continue from STATE/teacher_resume.safetensors")
+    parser.add_argument("--init", type=pathlib.Path, help="pipeline folder whose weights training starts from")
+    parser.add_argument("--world", choices=["train", "figures"], default="train")
+    parser.add_argument("--short-seconds", type=float, default=0, help="use 64 text tokens alone for so long")
     parser.add_argument("--batch", type=int, default=384, help="pictures a step at 64 text tokens")
     parser.add_argument("--scenes", type=int, default=196608)
     parser.add_argument("--captions", type=int, default=3, help="captions of each scene")
@@ -161,7 +166,12 @@ def parse():
 def main():
     options = parse()
     models = build_models()
-    scaling, shift = (1.0, 0.0) if options.warm else load_vae(options.state, models["vae"])
+    if options.init:
+        models, scaling, shift = read_pipeline(options.init)
+        for part in PARTS:
+            models[part].requires_grad_(True)
+    else:
+        scaling, shift = (1.0, 0.0) if options.warm else load_vae(options.state, models["vae"])
     device, dtype = prepare_device()
     for model in models.values():
         model.to(device)
