@@ -19,8 +19,8 @@ std::string describe(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-HostTensor read_checked(const SafetensorsSet& files, const std::string& name,
-                        const std::vector<int64_t>& shape, DType dtype) {
+void check_tensor(const SafetensorsSet& files, const std::string& name,
+                  const std::vector<int64_t>& shape) {
   if (!files.contains(name))
     throw bad_input(files.path().string(), "has no tensor \"" + name + "\"",
                     "the file is of another model or damaged: compare it with the config.json "
@@ -31,6 +31,11 @@ HostTensor read_checked(const SafetensorsSet& files, const std::string& name,
                     "tensor \"" + name + "\" is " + describe(found) + " where " + describe(shape) +
                         " is expected",
                     "the file does not fit the config.json beside it: fetch the model again");
+}
+
+HostTensor read_checked(const SafetensorsSet& files, const std::string& name,
+                        const std::vector<int64_t>& shape, DType dtype) {
+  check_tensor(files, name, shape);
   return files.read(name, dtype);
 }
 

@@ -10,9 +10,13 @@
 
 namespace fluxlora {
 
-/// The tensor as `dtype` on the host. Throws Error (bad_input) naming the file, the tensor, the
-/// expected and the found shape. Sizes of 1 at the end are ignored on both sides, so that a 1x1
-/// convolution can stand for a linear layer.
+/// Throws Error (bad_input) naming the file, the tensor, the expected and the found shape, unless
+/// the tensor is there in this shape. Reads headers alone. Sizes of 1 at the end are ignored on
+/// both sides, so that a 1x1 convolution can stand for a linear layer.
+void check_tensor(const SafetensorsSet& files, const std::string& name,
+                  const std::vector<int64_t>& shape);
+
+/// The tensor as `dtype` on the host, checked in this way.
 HostTensor read_checked(const SafetensorsSet& files, const std::string& name,
                         const std::vector<int64_t>& shape, DType dtype);
 

@@ -125,7 +125,9 @@ Outcome Run::run(bool resume) {
 
 void Run::look_at_inputs() {
   model_folder_ = open_model_folder(options_.model.path);
-  targets_ = lora::select_targets(flux::read_config(model_folder_.transformer()), options_.lora);
+  const flux::Config config = flux::read_config(model_folder_.transformer());
+  flux::check_weights(model_folder_.transformer(), config);
+  targets_ = lora::select_targets(config, options_.lora);
   dataset_ = scan(options_.dataset, options_.subject.trigger);
 }
 

@@ -57,6 +57,17 @@ HostTensor read_fused(const SafetensorsSet& files, const LinearName& name, const
 
 }  // namespace
 
+void check_weights(const std::filesystem::path& folder, const Config& config) {
+  const SafetensorsSet files(folder, "diffusion_pytorch_model");
+  for (const LinearName& name : linear_names(config))
+    for (const DiffusersPart& part : name.parts) {
+      check_tensor(files, part.module + ".weight", {part.rows, name.in});
+      check_tensor(files, part.module + ".bias", {part.rows});
+    }
+  for (const NormName& norm : norm_names(config))
+    check_tensor(files, norm.diffusers + ".weight", {config.K});
+}
+
 LoadedWeights::LoadedWeights(Device& device, const std::filesystem::path& folder,
                              const Config& config, DType dtype) {
   const SafetensorsSet files(folder, "diffusion_pytorch_model");

@@ -95,6 +95,10 @@ void visit_linears(W& w, F&& f) {
   f("final_layer.linear", w.final_layer.linear);
 }
 
+/// Whether a diffusers transformer folder holds what LoadedWeights reads, by the headers alone: so
+/// that a damaged file is found before hours of other work. Throws the same Errors.
+void check_weights(const std::filesystem::path& folder, const Config& config);
+
 /// The parameters of a transformer together with their memory.
 class LoadedWeights {
  public:
