@@ -50,6 +50,23 @@ TEST_F(Linear, WideRowsAreSplitByColumns) {
         [&](const auto& a) { ops().linear(a[0], a[1], weight(a[2]), a[3]); });
 }
 
+// Rows of several items with gaps between them: gathered into one product where that pays.
+TEST_F(Linear, GathersWideRowsOfEveryLayout) {
+  check({out({3, 40, 90}), in({3, 40, 70}), in({90, 70}), in({90})},
+        [&](const auto& a) { ops().linear(a[0], a[1], weight(a[2]), a[3]); });
+  check({both({3, 40, 70}), in({3, 40, 90}), in({90, 70})},
+        [&](const auto& a) { ops().linear_dx(a[0], a[1], weight(a[2]), Grad::accumulate); });
+  const Tensor x = random({3, 40, 70}), w = random({90, 70}), bias = random({90});
+  const Tensor exact = poisoned({3, 40, 90}), gaps = strided(exact);
+  ops().linear(exact, x, weight(w), bias);
+  ops().linear(gaps, x, weight(w), bias);
+  EXPECT_LE(relative_error(copy_of(gaps), exact), 1e-14);
+  ops().fill(gaps, 0);
+  ops().linear(gaps, strided(x), weight(w), {});
+  ops().linear(exact, strided(x), weight(w), {});
+  EXPECT_LE(relative_error(copy_of(gaps), exact), 1e-14);
+}
+
 TEST_F(Linear, DxIsTheGradient) {
   for (const Grad mode : {Grad::overwrite, Grad::accumulate}) {
     const auto role = mode == Grad::overwrite ? out({2, 9, 70}) : both({2, 9, 70});

@@ -15,12 +15,13 @@ namespace {
 
 enum Slot : size_t { kScores = 0, kGrads = 1, kInverses = 2 };
 
-/// Elements of a chunk of scores: they stay in the second-level cache.
+/// Elements of a chunk of scores: they stay in the second-level cache unless there are many keys.
 constexpr int64_t kChunkElements = 1 << 17;
 
-/// Queries of one chunk: as few and as even chunks as the scratch allows, in multiples of 16.
+/// Queries of one chunk: as few and as even chunks as the scratch allows, in multiples of 16. Each
+/// chunk's products pack all keys and values again, so that fewer than 128 queries would not pay.
 int64_t chunk_rows(int64_t tokens) {
-  const int64_t most = std::max<int64_t>(16, kChunkElements / tokens);
+  const int64_t most = std::max<int64_t>(128, kChunkElements / tokens);
   const int64_t chunks = (tokens + most - 1) / most;
   return ((tokens + chunks - 1) / chunks + 15) / 16 * 16;
 }
