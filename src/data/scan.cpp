@@ -178,7 +178,7 @@ std::vector<Checked> check_pictures(const std::vector<fs::path>& pictures, Findi
         ReadOptions options;
         options.warnings = &outcome.warnings;
         const Picture picture = read_picture(path, options);
-        outcome.checked = {path, sha256_of_file(path), {picture.width, picture.height}};
+        outcome.checked = {path, "", {picture.width, picture.height}};
       } catch (const Error& error) {
         if (error.kind() == ErrorKind::internal) throw;
         outcome.problem = error;
@@ -191,9 +191,11 @@ std::vector<Checked> check_pictures(const std::vector<fs::path>& pictures, Findi
                              outcome.warnings.end());
     if (outcome.problem) {
       findings.problems.push_back(*outcome.problem);
-    } else {
-      checked.push_back(std::move(outcome.checked));
+      continue;
     }
+    // Not in the threads of the pool: at the program's end libcrypto may forget what they hold.
+    outcome.checked.hash = sha256_of_file(outcome.checked.path);
+    checked.push_back(std::move(outcome.checked));
   }
   return checked;
 }
