@@ -82,6 +82,20 @@ TEST_P(Parallel, ExceptionsReachTheCaller) {
   }
 }
 
+// Scratch memory of a thread is found by its index: no two ranges of one job may share it.
+TEST_P(Parallel, RangesHaveThreadsOfTheirOwn) {
+  std::multiset<int> seen;
+  std::mutex mutex;
+  parallel_for(1000, 1, [&](int64_t, int64_t) {
+    std::lock_guard lock(mutex);
+    seen.insert(thread_index());
+  });
+  EXPECT_EQ(seen.size(), static_cast<size_t>(thread_count()));
+  int next = 0;
+  for (const int index : seen) EXPECT_EQ(index, next++);
+  EXPECT_EQ(thread_index(), 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Threads, Parallel, ::testing::Values(1, 2, 3, 8));
 
 }  // namespace
