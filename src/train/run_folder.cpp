@@ -37,6 +37,15 @@ void remove_folder(const fs::path& folder) {
                             "check the permissions of the run's folder");
 }
 
+/// Takes the folder's name away first, so that whoever is killed meanwhile leaves no half of it.
+void remove_whole(const fs::path& folder) {
+  const fs::path hidden = folder.parent_path() / fmt::format(".{}.old", folder.filename().string());
+  remove_folder(hidden);
+  std::error_code error;
+  fs::rename(folder, hidden, error);
+  remove_folder(error ? folder : hidden);
+}
+
 std::vector<fs::path> entries(const fs::path& folder) {
   std::vector<fs::path> found;
   std::error_code none;
@@ -85,7 +94,7 @@ FolderInTheMaking::~FolderInTheMaking() {
 
 void FolderInTheMaking::finish() {
   sync_folder(path_);
-  if (fs::exists(destination_)) remove_folder(destination_);
+  if (fs::exists(destination_)) remove_whole(destination_);
   std::error_code error;
   fs::rename(path_, destination_, error);
   if (error)
@@ -124,10 +133,8 @@ void RunFolder::refuse() const {
 
 void RunFolder::remove_leftovers() const {
   for (const fs::path& folder : {paths_.checkpoints(), paths_.samples()})
-    for (const fs::path& entry : entries(folder)) {
-      const std::string name = entry.filename().string();
-      if (name.starts_with('.') && step_of(name.substr(1))) remove_folder(entry);
-    }
+    for (const fs::path& entry : entries(folder))
+      if (entry.filename().string().starts_with(fmt::format(".{}", kPrefix))) remove_folder(entry);
   for (const fs::path& entry : entries(paths_.root)) {
     const std::string name = entry.filename().string();
     std::error_code ignored;
@@ -145,7 +152,7 @@ void remove_old_checkpoints(const RunPaths& paths, const OutputOptions& output, 
   for (auto step = all.rbegin(); step != all.rend(); ++step) {
     const bool stays = regular(*step) ? kept < keep : step == all.rbegin();
     if (stays && regular(*step)) ++kept;
-    if (!stays) remove_folder(paths.checkpoint(*step));
+    if (!stays) remove_whole(paths.checkpoint(*step));
   }
 }
 
