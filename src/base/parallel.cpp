@@ -36,6 +36,21 @@ int default_thread_count() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+/// Waits for `ready` for some ten microseconds: that catches the next operation of a step without a
+/// trip through the kernel. On a busy machine whoever sleeps after that is woken first.
+template <typename Ready>
+void spin(Ready&& ready) {
+  for (int i = 0; i < 50; ++i) {
+    for (int k = 0; k < 16; ++k) {
+      if (ready()) return;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    if (i >= 25) std::this_thread::yield();
+  }
+}
+
 /// Worker i of n runs piece i of each job; the calling thread is worker 0.
 class Pool {
  public:
@@ -66,7 +81,8 @@ class Pool {
     }
     wake_.notify_all();
     call(0);
-    while (pending_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+    spin([&] { return pending_.load(std::memory_order_acquire) == 0; });
+    for (int left = pending_.load(); left != 0; left = pending_.load()) pending_.wait(left);
     if (error_) std::rethrow_exception(error_);
   }
 
@@ -89,9 +105,7 @@ class Pool {
     uint64_t seen = 0;
     index_of_this_thread = index;
     while (true) {
-      // Spinning briefly catches the next operation of a step without a trip through the kernel.
-      for (int spin = 0; spin < 2000 && generation_.load(std::memory_order_acquire) == seen; ++spin)
-        std::this_thread::yield();
+      spin([&] { return generation_.load(std::memory_order_acquire) != seen; });
       if (generation_.load(std::memory_order_acquire) == seen) {
         std::unique_lock lock(mutex_);
         wake_.wait(lock, [&] { return generation_.load() != seen; });
@@ -99,7 +113,7 @@ class Pool {
       seen = generation_.load();
       if (stopping_) return;
       call(index);
-      pending_.fetch_sub(1, std::memory_order_release);
+      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
     }
   }
 
