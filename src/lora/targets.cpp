@@ -73,17 +73,28 @@ std::function<bool(const Candidate&)> named_set(const std::string& name) {
 /// `*` stands for any run of characters. The pattern must fit the whole name or its end after a
 /// dot.
 bool fits(const std::string& pattern, const std::string& name) {
-  const std::function<bool(size_t, size_t)> match = [&](size_t p, size_t n) -> bool {
-    for (; p < pattern.size() && pattern[p] != '*'; ++p, ++n)
-      if (n >= name.size() || pattern[p] != name[n]) return false;
-    if (p == pattern.size()) return n == name.size();
-    for (size_t skip = n; skip <= name.size(); ++skip)
-      if (match(p + 1, skip)) return true;
-    return false;
+  // Goes back to the last `*` alone, so that many of them cost no more than one.
+  const auto match = [&](size_t n) {
+    size_t p = 0, star = std::string::npos, resume = 0;
+    while (n < name.size()) {
+      if (p < pattern.size() && pattern[p] == '*') {
+        star = p++;
+        resume = n;
+      } else if (p < pattern.size() && pattern[p] == name[n]) {
+        ++p;
+        ++n;
+      } else if (star != std::string::npos) {
+        p = star + 1;
+        n = ++resume;
+      } else {
+        return false;
+      }
+    }
+    return pattern.find_first_not_of('*', p) == std::string::npos;
   };
-  if (match(0, 0)) return true;
+  if (match(0)) return true;
   for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
-    if (match(0, dot + 1)) return true;
+    if (match(dot + 1)) return true;
   return false;
 }
 
@@ -112,7 +123,12 @@ size_t edit_distance(const std::string& a, const std::string& b) {
     }
   };
   for (const char* name : {"default", "kohya", "ai-toolkit", "diffusers"}) consider(name);
-  for (const Candidate& c : all) consider(c.spec.module);
+  for (const Candidate& c : all) {
+    const std::string& name = c.spec.module;
+    consider(name);
+    for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
+      consider(name.substr(dot + 1));
+  }
   throw bad_input("lora.targets", "\"" + pattern + "\" fits no layer of the model",
                   "the nearest name is \"" + nearest +
                       "\"; use default, kohya, ai-toolkit, diffusers, or patterns with *");
