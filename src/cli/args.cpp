@@ -87,10 +87,11 @@ void add_device_options(CLI::App& command, DeviceArgs& args) {
       .add_option(
           "--device", args.device,
           "Where to compute: auto, cpu, cuda or cuda:N; auto is the first GPU, else the CPU")
-      ->check(CLI::Validator(check_device, "NAME", "device"))
-      ->default_str("auto");
+      ->check(CLI::Validator(check_device, "", "device"))
+      ->type_name("NAME");
   command.add_option("--threads", args.threads, "Threads to use; all cores unless given")
-      ->check(CLI::Range(1, kMostThreads));
+      ->check(CLI::Range(1, kMostThreads).description(""))
+      ->type_name("N");
 }
 
 void set_example(CLI::App& command, const std::string& line) {

@@ -262,7 +262,7 @@ void add_doctor(CLI::App& program, int& status) {
   auto args = std::make_shared<Args>();
   CLI::App* command = program.add_subcommand(
       "doctor", "Say what will work on this machine and what will not, with remedies");
-  command->add_option("--model", args->model, "Check this model folder too");
+  command->add_option("--model", args->model, "Check this model folder too")->type_name("FOLDER");
   command->add_flag("--json", args->json, "Print JSON");
   set_example(*command, "fluxlora doctor --model models/FLUX.1-dev");
   command->callback([args, &status] {

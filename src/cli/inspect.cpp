@@ -289,7 +289,7 @@ void add_inspect(CLI::App& program, int&) {
   auto args = std::make_shared<Args>();
   CLI::App* command = program.add_subcommand(
       "inspect", "Say what a .safetensors file is: kind, rank, layers, strength, metadata");
-  command->add_option("FILE", args->file, "The file")->required();
+  command->add_option("FILE", args->file, "The file")->required()->type_name("");
   command->add_flag("--json", args->json, "Print JSON");
   set_example(*command, "fluxlora inspect runs/quickstart/quickstart.safetensors");
   command->callback([args] {

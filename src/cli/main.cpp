@@ -31,11 +31,14 @@ int run(int count, char** values) {
                            "Print the version and leave");
   program.set_help_flag("--help,-h", "Print this help and leave");
   program.require_subcommand(1);
+  program.get_formatter()->label("SUBCOMMAND", "COMMAND");
   cli::set_example(program, "fluxlora train presets/quickstart.toml");
   cli::add_train(program, status);
   cli::add_sample(program, status);
   cli::add_inspect(program, status);
   cli::add_doctor(program, status);
+  for (CLI::App* command : program.get_subcommands([](CLI::App*) { return true; }))
+    command->group("Commands");
   try {
     program.parse(count, values);
   } catch (const CLI::Success& help_or_version) {

@@ -18,7 +18,7 @@ train::RunOptions default_options();
 /// Reads a configuration. `sets` are command-line overrides "table.key=value": the value is TOML, a
 /// bare word a string. Relative paths of the file are relative to its folder, those of `sets` and
 /// `output.path` to the working directory; an empty `output.path` becomes runs/<subject.name>.
-/// Throws Error (bad_input), WHERE being "FILE:LINE:COLUMN" or "--set KEY": no such file, TOML
+/// Throws Error (bad_input), WHERE being "FILE:LINE:COLUMN" or "--set": no such file, TOML
 /// syntax, unknown or misplaced key (naming the nearest), wrong type, out of range, not supported
 /// yet, required key missing.
 train::RunOptions load_config(const std::filesystem::path& path,

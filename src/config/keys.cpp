@@ -388,7 +388,7 @@ std::string describe(const Limits& limits) {
     add(most ? fmt::format("from {}", limits.least) : fmt::format("{} or more", limits.least));
   if (most && limits.below_most) add(fmt::format("to below {}", limits.most));
   if (most && !limits.below_most) add(fmt::format("to {:.0f}", limits.most));
-  if (limits.zero_too) add("or 0");
+  if (limits.zero_too) text += ", or 0";
   return text;
 }
 

@@ -231,16 +231,19 @@ toml::table parse_value(const std::string& text) {
   if (dot != std::string::npos) unknown_table(where, table, true);
   for (const auto& [other, word] : all_names())
     if (word == name)
-      throw bad_input(where, "the key needs its table", fmt::format("write {}.{}", other, word));
-  throw bad_input(where, "the key needs its table", "write --set table.key=value");
+      throw bad_input(where, fmt::format("the key \"{}\" needs its table", name),
+                      fmt::format("write {}.{}", other, word));
+  throw bad_input(where, fmt::format("the key \"{}\" needs its table", name),
+                  "write --set table.key=value");
 }
 
 void apply_setting(train::RunOptions& options, const std::string& setting) {
   const size_t equals = setting.find('=');
   const std::string name = trimmed(setting.substr(0, equals));
-  const Place place{"--set " + name, ""};
+  const Place place{"--set", ""};
   if (equals == std::string::npos || name.empty())
-    throw bad_input(place.where, "has no value", "write --set table.key=value");
+    throw bad_input(place.where, fmt::format("\"{}\" gives no value", setting),
+                    "write --set table.key=value");
   const size_t dot = name.find('.');
   const RunKey* key = dot == std::string::npos
                           ? nullptr

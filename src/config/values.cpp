@@ -2,6 +2,7 @@
 #include "config/values.h"
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -136,11 +137,16 @@ struct Rules {
 
 void check(const Context& at, const Rules& rules, double value, bool whole) {
   if (within(rules.limits, value)) return;
-  const std::string range = describe(rules.limits);
-  const std::string number =
-      range.starts_with("a multiple") ? "" : (whole ? "a whole number " : "a number ");
-  throw bad_input(at.place.where, fmt::format("{} is {}", at.key, value),
-                  fmt::format("give {}{}", range.empty() ? "a finite number" : number, range));
+  const Limits& limits = rules.limits;
+  const bool odd = limits.multiple > 1 && std::isfinite(value) &&
+                   std::fmod(value, static_cast<double>(limits.multiple)) != 0;
+  const std::string range = describe(limits);
+  const std::string number = limits.multiple > 1 ? "" : (whole ? "a whole number " : "a number ");
+  throw bad_input(
+      at.place.where,
+      fmt::format("{} is {}, {}", at.key, value,
+                  odd ? fmt::format("not a multiple of {}", limits.multiple) : "out of range"),
+      "give " + (range.empty() ? std::string("a finite number") : number + range));
 }
 
 void check(const Context&, const Rules&, bool&) {}
@@ -211,10 +217,15 @@ void assign_any(Owner& owner, const Key<Owner>& key, const toml::node& node, con
 
 // ---- into TOML ----------------------------------------------------------------------------------
 
+/// As toml++ writes it, but strings always in double quotes and on one line.
 template <typename Value>
 std::string toml_text(const Value& value) {
+  using toml::format_flags;
   std::ostringstream out;
-  out << toml::value<Value>(value);
+  const toml::value<Value> node(value);
+  out << toml::toml_formatter(
+      node, toml::toml_formatter::default_flags &
+                ~(format_flags::allow_literal_strings | format_flags::allow_multi_line_strings));
   return out.str();
 }
 
@@ -228,8 +239,11 @@ std::string text(Kind, bool value) {
 std::string text(Kind, int64_t value) {
   return toml_text(value);
 }
+/// The shortest digits that give the same double back; not all versions of toml++ find them.
 std::string text(Kind, double value) {
-  return toml_text(value);
+  const std::string digits = fmt::format("{}", value);
+  const bool whole = digits.find_first_not_of("-0123456789") == std::string::npos;
+  return whole ? digits + ".0" : digits;
 }
 std::string text(Kind kind, const std::string& value) {
   return kind == Kind::model && value != "tiny" ? absolute_text(value) : toml_string(value);

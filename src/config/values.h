@@ -13,7 +13,7 @@ namespace fluxlora::config {
 
 /// Where a value was written.
 struct Place {
-  std::string where;           ///< "photos.toml:12:3" or "--set lora.rank"
+  std::string where;           ///< "photos.toml:12:3" or "--set"
   std::filesystem::path base;  ///< relative paths start here
 };
 

@@ -66,7 +66,7 @@ std::string type_of(const Key<Owner>& key) {
       return "list of texts, or one text";
     }
     std::string operator()(Member<Owner, std::vector<int64_t>>) const {
-      return "list of " + add("whole numbers");
+      return fmt::format("list; each {}", add("whole number"));
     }
   } type{with};
   if (key.kind == Kind::folder) return "path";
