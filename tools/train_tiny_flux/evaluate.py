@@ -64,6 +64,7 @@ def main():
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--round", action="store_true", help="round the state's weights to bf16, as shipped")
     parser.add_argument("--full", action="store_true", help="also the VAE and the judge on renders")
+    parser.add_argument("--no-prompts", action="store_true", help="with --full: nothing but those two")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models, scaling, shift = load(options, device)
@@ -71,7 +72,7 @@ def main():
     prompts, labels = read_prompts("held_out")
     prompts, labels = prompts[: options.count], labels[: options.count]
     noise, first, figures = fixed_noise(len(prompts)), None, {}
-    for name, settings in runs(options).items():
+    for name, settings in ({} if options.no_prompts else runs(options)).items():
         pictures = sampler.sample(prompts, noise, steps=options.steps, **settings)
         answers = judge.answers(pictures)
         figures[name] = score(answers, labels)
