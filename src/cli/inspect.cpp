@@ -80,7 +80,8 @@ Spread spread_of(std::vector<double> values) {
   std::erase_if(values, [](double v) { return !std::isfinite(v); });
   if (values.empty()) return {NAN, NAN, NAN};
   std::sort(values.begin(), values.end());
-  return {values.front(), values[values.size() / 2], values.back()};
+  const double median = (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+  return {values.front(), median, values.back()};
 }
 
 /// Layers of one type, in the order in which types appear.

@@ -45,12 +45,15 @@ std::string begin(const ChartText& text) {
 }
 
 std::string labels(const ChartText& text) {
-  return fmt::format(
-      "<text class=\"label\" x=\"{:g}\" y=\"{:g}\" text-anchor=\"middle\">{}</text>\n"
-      "<text class=\"label\" x=\"14\" y=\"{:g}\" text-anchor=\"middle\" "
-      "transform=\"rotate(-90 14 {:g})\">{}</text>\n",
-      (kLeft + kRight) / 2, kHeight - 8, escape_html(text.x), (kTop + kBottom) / 2,
-      (kTop + kBottom) / 2, escape_html(text.y));
+  std::string svg =
+      fmt::format("<text class=\"label\" x=\"{:g}\" y=\"{:g}\" text-anchor=\"middle\">{}</text>\n",
+                  (kLeft + kRight) / 2, kHeight - 8, escape_html(text.x));
+  if (!text.y.empty())
+    svg += fmt::format(
+        "<text class=\"label\" x=\"14\" y=\"{0:g}\" text-anchor=\"middle\" "
+        "transform=\"rotate(-90 14 {0:g})\">{1}</text>\n",
+        (kTop + kBottom) / 2, escape_html(text.y));
+  return svg;
 }
 
 std::string y_grid(const Axis& y) {

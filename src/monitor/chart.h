@@ -10,7 +10,7 @@ namespace fluxlora::monitor {
 
 struct ChartText {
   std::string title;  ///< for those who cannot see it: what it shows, in one sentence
-  std::string x, y;   ///< what the axes mean
+  std::string x, y;   ///< what the axes mean; empty: not said
 };
 
 /// A line, drawn with the style "line-STYLE" of the page.

@@ -137,7 +137,7 @@ std::string small_figure(const std::vector<Metrics::Step>& steps, double Metrics
   const Pieces pieces = pieces_of(steps, value);
   Line line = pieces.mean;
   line.style = "smooth";
-  return figure(line_chart({name + " by step", "step", name}, {line}, {}, true),
+  return figure(line_chart({name + " by step", "step", ""}, {line}, {}, true),
                 "<b>" + escape_html(name) + "</b>");
 }
 
