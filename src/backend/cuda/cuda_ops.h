@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// CudaOps: the vocabulary of ops/ops.h on one GPU, for f32 and bf16 activations. One file a family;
+// see ops/ops.h for the formulas. Kernels compute in f32, have no atomics, and take sums in a fixed
+// order, so that the same call gives the same bytes.
+#pragma once
+
+#include <memory>
+
+#include "backend/cuda/context.h"
+#include "ops/ops.h"
+
+namespace fluxlora::cuda {
+
+class Linear;        // linear.h: cuBLASLt
+class Attention;     // attention.h: cuDNN
+class Convolutions;  // conv.cpp: cuDNN
+
+class CudaOps final : public Ops {
+ public:
+  explicit CudaOps(Context& context);
+  ~CudaOps() override;
+
+  // memory.cu
+  void copy(const Tensor& y, const Tensor& x) override;
+  void fill(const Tensor& y, double value) override;
+  void cast(const Tensor& y, const Tensor& x) override;
+  void add_scaled(const Tensor& y, const Tensor& x, double alpha) override;
+
+  // linear.cpp
+  void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override;
+  void linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) override;
+  void dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scale& scale,
+             Grad mode) override;
+  void dense_dx(const Tensor& dx, const Tensor& dy, const Tensor& a, const Scale& scale,
+                Grad mode) override;
+  void dense_dw(const Tensor& da, const Tensor& dy, const Tensor& x, const Scale& scale,
+                Grad mode) override;
+
+  // norm_modulate.cu
+  void ln_modulate(const Tensor& h, const Tensor& stats, const Tensor& x, const Tensor& shift,
+                   const Tensor& scale) override;
+  void ln_modulate_bwd(const Tensor& dx, const Tensor& d_shift, const Tensor& d_scale,
+                       const Tensor& dh, const Tensor& x, const Tensor& stats, const Tensor& scale,
+                       Grad mode) override;
+  void gate_add(const Tensor& x_out, const Tensor& x, const Tensor& y, const Tensor& gate) override;
+  void gate_add_bwd(const Tensor& dy, const Tensor& d_gate, const Tensor& dx, const Tensor& y,
+                    const Tensor& gate) override;
+  void gate_add_ln_modulate(const Tensor& x_out, const Tensor& h, const Tensor& stats,
+                            const Tensor& x, const Tensor& y, const Tensor& gate,
+                            const Tensor& shift, const Tensor& scale) override;
+  void gate_add_ln_modulate_bwd(const Tensor& dx, const Tensor& dy, const Tensor& d_gate,
+                                const Tensor& d_shift, const Tensor& d_scale, const Tensor& dh,
+                                const Tensor& x_out, const Tensor& stats, const Tensor& scale,
+                                const Tensor& y, const Tensor& gate) override;
+
+  // norms.cu
+  void layer_norm(const Tensor& y, const Tensor& stats, const Tensor& x, const Tensor& weight,
+                  const Tensor& bias, double eps) override;
+  void layer_norm_bwd(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& stats,
+                      const Tensor& weight, Grad mode) override;
+  void rms_norm(const Tensor& y, const Tensor& x, const Tensor& weight, double eps) override;
+  // group_norm.cu
+  void group_norm(const Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                  int64_t groups, double eps, bool silu) override;
+
+  // qk_norm_rope.cu
+  void qk_norm_rope(const Tensor& q, const Tensor& k, const Tensor& qkv, const Tensor& q_weight,
+                    const Tensor& k_weight, const Tensor& pe, int64_t heads) override;
+  void qk_norm_rope_bwd(const Tensor& d_qkv, const Tensor& dq, const Tensor& dk, const Tensor& qkv,
+                        const Tensor& q_weight, const Tensor& k_weight, const Tensor& pe,
+                        int64_t heads) override;
+
+  // attention.cpp
+  void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k,
+                 const Tensor& v, const AttentionOptions& options) override;
+  void attention_bwd(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& d_out,
+                     const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k,
+                     const Tensor& v, const AttentionOptions& options) override;
+
+  // pointwise.cu
+  void gelu_tanh(const Tensor& y, const Tensor& x) override;
+  void gelu_tanh_bwd(const Tensor& dx, const Tensor& dy, const Tensor& x) override;
+  void silu(const Tensor& y, const Tensor& x) override;
+  void silu_bwd(const Tensor& dx, const Tensor& dy, const Tensor& x, Grad mode) override;
+  void quick_gelu(const Tensor& y, const Tensor& x) override;
+  void quick_gelu_bwd(const Tensor& dx, const Tensor& dy, const Tensor& x) override;
+  void gelu_gate(const Tensor& y, const Tensor& gate, const Tensor& up) override;
+
+  // embed.cu
+  void embed(const Tensor& y, const Tensor& ids, const Tensor& table) override;
+  void timestep_embed(const Tensor& y, const Tensor& t) override;
+
+  // conv.cpp
+  void conv2d(const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias,
+              const ConvOptions& options) override;
+  // pictures.cu
+  void upsample2x(const Tensor& y, const Tensor& x) override;
+
+  // flow.cu
+  void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise,
+                        const Tensor& t) override;
+  void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred, const Tensor& x0,
+                 const Tensor& noise, const Tensor& weight) override;
+
+  // optim.cu
+  void global_norm(const Tensor& norm, const Tensor& g) override;
+  void adamw_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g,
+                  const Tensor& norm, const Tensor& scalars, const AdamWOptions& options) override;
+
+  Context& context() { return context_; }
+
+ private:
+  cudaStream_t stream() const { return context_.stream(); }
+
+  Context& context_;
+  // The libraries' handles and plans, made on first use by the files that use them. Shared pointers
+  // since these types are known there alone.
+  std::shared_ptr<Linear> linear_;
+  std::shared_ptr<Attention> attention_;
+  std::shared_ptr<Convolutions> convolutions_;
+};
+
+}  // namespace fluxlora::cuda
