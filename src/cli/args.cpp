@@ -82,6 +82,25 @@ void DeviceArgs::apply_threads() const {
   if (threads > 0) set_thread_count(threads);
 }
 
+CLI::Option* add_model_options(CLI::App& command, ModelPaths& model) {
+  const auto part = [&](const char* name, std::filesystem::path& path, const char* meaning,
+                        const char* type) {
+    command.add_option(name, path, meaning)->type_name(type);
+  };
+  CLI::Option* option =
+      command
+          .add_option("--model", model.path,
+                      "A model folder, a single file, or tiny for the built-in model")
+          ->type_name("MODEL");
+  part("--vae", model.vae, "The VAE, when the model's file has none", "PATH");
+  part("--clip", model.clip, "The CLIP text encoder, likewise", "PATH");
+  part("--t5", model.t5, "The T5 encoder, likewise", "PATH");
+  part("--clip-tokenizer", model.clip_tokenizer, "A folder with vocab.json and merges.txt",
+       "FOLDER");
+  part("--t5-tokenizer", model.t5_tokenizer, "A folder with spiece.model", "FOLDER");
+  return option;
+}
+
 void add_device_options(CLI::App& command, DeviceArgs& args) {
   command
       .add_option(

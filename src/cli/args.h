@@ -5,9 +5,11 @@
 #include <string>
 
 #include "base/error.h"
+#include "model/pipeline.h"
 
 namespace CLI {
 class App;
+class Option;
 class ParseError;
 }  // namespace CLI
 
@@ -21,6 +23,9 @@ struct DeviceArgs {
   /// Sets the number of threads of the pool, if one was given. Call it before open_device(device).
   void apply_threads() const;
 };
+
+/// Adds --model and the options for what a single file lacks; returns that of --model.
+CLI::Option* add_model_options(CLI::App& command, ModelPaths& model);
 
 /// Adds --device auto|cpu|cuda[:N] and --threads N; `args` must outlive the parse.
 void add_device_options(CLI::App& command, DeviceArgs& args);

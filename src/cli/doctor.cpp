@@ -17,9 +17,9 @@
 #include "cli/machine.h"
 #include "data/cache.h"
 #include "data/formats.h"
-#include "model/flux/config.h"
+#include "model/flux/weights.h"
 #include "model/pipeline.h"
-#include "tensor/safetensors.h"
+#include "model/source.h"
 
 namespace fluxlora::cli {
 namespace {
@@ -135,46 +135,35 @@ Check check_gpu(const Gpu& gpu, const Build& build) {
   return {"gpu", text + "; this build has no CUDA, training runs on the CPU"};
 }
 
-/// Numbers in a component's files, from their headers.
-int64_t numbers_in(const std::filesystem::path& folder, const std::string& stem) {
-  const SafetensorsSet files(folder, stem);
-  int64_t numbers = 0;
-  for (const std::string& name : files.names()) {
-    const auto& entry = files.entry(name);
-    numbers += entry.bytes / dtype_size(entry.dtype);
-  }
-  return numbers;
-}
-
 /// Opens every part's headers; for the built-in model hashes the content too.
-Check check_model(const std::string& name, const std::string& path,
+Check check_model(const std::string& name, const ModelPaths& paths,
                   const std::optional<Memory>& memory) {
+  const bool builtin = is_builtin_model(paths.path);
   try {
-    const ModelFolder folder = open_model_folder(path);
-    const flux::Config config = flux::read_config(folder.transformer());
-    const int64_t transformer = numbers_in(folder.transformer(), "diffusion_pytorch_model");
-    const int64_t rest = numbers_in(folder.vae(), "diffusion_pytorch_model") +
-                         numbers_in(folder.clip(), "model") + numbers_in(folder.t5(), "model");
+    const ModelFiles model = open_model(paths);
+    const flux::Config config = flux::read_config(model.transformer);
+    flux::check_weights(model.transformer, config);
+    const int64_t transformer = TensorSource(model.transformer, Network::transformer).numbers();
+    const int64_t rest = TensorSource(model.vae, Network::vae).numbers() +
+                         TensorSource(model.clip, Network::clip).numbers() +
+                         TensorSource(model.t5, Network::t5).numbers();
     Check check{name, fmt::format("{}: {} + {} blocks of width {}, {:.1f} million numbers in all",
-                                  path, config.depth, config.depth_single, config.D(),
+                                  paths.path, config.depth, config.depth_single, config.D(),
                                   static_cast<double>(transformer + rest) / 1e6)};
-    if (is_builtin_model(path)) {
-      const std::string hash =
-          content_hash({folder.transformer(), folder.vae(), folder.clip(), folder.t5(),
-                        folder.clip_tokenizer(), folder.t5_tokenizer(), folder.scheduler()});
-      check.text += ", SHA-256 " + hash.substr(0, 16);
-    }
+    if (builtin) check.text += ", SHA-256 " + content_hash(model.parts()).substr(0, 16);
     const int64_t bytes = transformer * 4;  // f32, which the CPU computes in
     if (memory && bytes > memory->available) {
-      check.verdict = Verdict::problem;
+      const bool fits = bytes / 2 <= memory->available;
+      check.verdict = fits ? Verdict::warning : Verdict::problem;
       check.text += fmt::format("; its transformer takes {} on the CPU", gib(bytes));
-      check.remedy = "use a machine with more memory, or the built-in model \"tiny\"";
+      check.remedy = fits ? "set model.precision = \"bf16\", which takes half of it"
+                          : "use a machine with more memory, or the built-in model \"tiny\"";
     }
     return check;
   } catch (const Error& error) {
     const std::string text = error.where() + ": " + error.message();
     return {name, text, Verdict::problem,
-            is_builtin_model(path) ? "build the program again from whole sources" : error.hint()};
+            builtin ? "build the program again from whole sources" : error.hint()};
   }
 }
 
@@ -203,7 +192,7 @@ struct Findings {
   }
 };
 
-Findings examine(const std::string& model) {
+Findings examine(const ModelPaths& model) {
   Findings found{build_facts(), cpu_facts(), memory_facts(), gpu_facts(), {}};
   found.checks = {check_build(found.build),
                   check_cpu(found.cpu),
@@ -212,8 +201,8 @@ Findings examine(const std::string& model) {
                   check_cache(),
                   check_pictures(),
                   check_gpu(found.gpu, found.build),
-                  check_model("built-in model", "tiny", found.memory)};
-  if (!model.empty()) found.checks.push_back(check_model("model", model, found.memory));
+                  check_model("built-in model", {.path = "tiny"}, found.memory)};
+  if (!model.path.empty()) found.checks.push_back(check_model("model", model, found.memory));
   return found;
 }
 
@@ -256,13 +245,13 @@ void print_table(const Findings& found) {
 
 void add_doctor(CLI::App& program, int& status) {
   struct Args {
-    std::string model;
+    ModelPaths model;
     bool json = false;
   };
   auto args = std::make_shared<Args>();
   CLI::App* command = program.add_subcommand(
       "doctor", "Say what will work on this machine and what will not, with remedies");
-  command->add_option("--model", args->model, "Check this model folder too")->type_name("FOLDER");
+  add_model_options(*command, args->model);
   command->add_flag("--json", args->json, "Print JSON");
   set_example(*command, "fluxlora doctor --model models/FLUX.1-dev");
   command->callback([args, &status] {

@@ -13,9 +13,12 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/lora_layers.h"
+#include "model/flux/weights.h"
+#include "model/source.h"
 #include "tensor/safetensors.h"
 
 namespace fluxlora::cli {
@@ -25,8 +28,7 @@ using Json = nlohmann::ordered_json;
 
 /// What a file can be: the word in the JSON and the one for people.
 struct FileKind {
-  const char* word;
-  const char* text;
+  std::string word, text;
 };
 
 bool any_name(const SafetensorsFile& file, std::initializer_list<const char*> beginnings) {
@@ -58,16 +60,25 @@ FileKind kind_of(const SafetensorsFile& file) {
     case LoraDialect::none:
       break;
   }
+  const std::vector<Network> networks = networks_in(SafetensorsSet(file.path()));
+  if (networks.size() > 1) {
+    std::vector<std::string> words;
+    for (const Network n : networks) words.push_back(fmt::format("a {}", word_for(n)));
+    return {"checkpoint", fmt::format("a checkpoint with {}", fmt::join(words, ", "))};
+  }
   const auto has = [&](const char* name) { return file.contains(name); };
   if (has("x_embedder.weight") && any_name(file, {"transformer_blocks."}))
     return {"flux-transformer", "a FLUX transformer in diffusers' layout"};
-  if (any_name(file, {"double_blocks.", "model.diffusion_model.double_blocks."}))
+  if (any_name(file, {"double_blocks.", "single_blocks.", "model.diffusion_model.double_blocks."}))
     return {"flux-transformer", "a FLUX transformer in Black Forest Labs' layout"};
   if (any_name(file, {"transformer_blocks.", "single_transformer_blocks."}))
     return {"flux-transformer", "a part of a FLUX transformer in diffusers' layout"};
-  if (any_name(file, {"decoder.conv_in."})) return {"vae", "a VAE"};
-  if (has("text_model.embeddings.token_embedding.weight"))
-    return {"clip-text", "a CLIP text encoder"};
+  const auto holds = [&](Network network) {
+    return !networks.empty() && networks.front() == network;
+  };
+  if (holds(Network::transformer)) return {"flux-transformer", "a FLUX transformer"};
+  if (holds(Network::vae)) return {"vae", "a VAE"};
+  if (holds(Network::clip)) return {"clip-text", "a CLIP text encoder"};
   if (has("shared.weight") || any_name(file, {"encoder.block."})) return {"t5", "a T5 encoder"};
   return {"unknown", "of a kind that fluxlora does not know"};
 }
@@ -134,6 +145,7 @@ struct Findings {
   std::vector<double> alphas;
   std::vector<std::string> dead, not_finite;
   std::string trigger, base_model;
+  std::string model;  ///< the transformer's sizes in words; empty for other files
 };
 
 /// The first of these entries of the metadata that says something.
@@ -143,6 +155,21 @@ std::string first_entry(const SafetensorsFile& file, std::initializer_list<const
     if (!value.empty() && value != "None") return value;
   }
   return "";
+}
+
+/// What a file with a transformer says of it, with the help of a config.json beside it.
+std::string describe_transformer(const std::filesystem::path& file) {
+  const bool in_folder = file_exists(file.parent_path() / "config.json");
+  const std::filesystem::path path = in_folder ? file.parent_path() : file;
+  try {
+    const flux::Config config = flux::read_config(path);
+    flux::check_weights(path, config);
+    return fmt::format("{} + {} blocks of width {}, {} guidance ({})", config.depth,
+                       config.depth_single, config.D(), config.guidance_embed ? "with" : "without",
+                       config.guidance_embed ? "as dev" : "as schnell");
+  } catch (const Error& error) {
+    return error.message();
+  }
 }
 
 Findings examine(const std::filesystem::path& path) {
@@ -162,7 +189,12 @@ Findings examine(const std::filesystem::path& path) {
   found.trigger = first_entry(file, {"fluxlora.trigger", "modelspec.trigger_phrase"});
   found.base_model = first_entry(
       file, {"ss_base_model_version", "modelspec.architecture", "ss_sd_model_name", "base_model"});
-  if (lora_dialect(file) == LoraDialect::none) return found;
+  if (lora_dialect(file) == LoraDialect::none) {
+    const auto networks = networks_in(SafetensorsSet(path));
+    if (!networks.empty() && networks.front() == Network::transformer)
+      found.model = describe_transformer(path);
+    return found;
+  }
   found.lora = std::make_unique<LoraLayers>(read_lora_layers(file));
   const LoraLayers& lora = *found.lora;
   found.ranks = distinct<int64_t>(lora, [](const LoraLayer& l) { return l.rank; });
@@ -202,6 +234,7 @@ void print_json(const Findings& found) {
   Json root{{"file", found.path},        {"kind", found.kind.word},  {"bytes", found.file_bytes},
             {"tensors", found.tensors},  {"numbers", found.numbers}, {"dtypes", found.dtypes},
             {"metadata", found.metadata}};
+  root["model"] = found.model.empty() ? Json() : Json(found.model);
   root["lora"] = found.lora ? lora_json(found) : Json();
   // Names in a file may be any bytes.
   std::cout << root.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
@@ -273,6 +306,7 @@ void print_table(const Findings& found) {
   std::cout << fmt::format("  {:<11} {}{}\n", "tensors", found.tensors,
                            types.empty() ? "" : fmt::format(" ({})", fmt::join(types, ", ")));
   std::cout << fmt::format("  {:<11} {}\n", "numbers", found.numbers);
+  if (!found.model.empty()) std::cout << fmt::format("  {:<11} {}\n", "model", found.model);
   if (found.lora) print_lora(found);
   if (found.metadata.empty()) return;
   std::cout << "\n  metadata\n";

@@ -50,9 +50,18 @@ int run(int count, char** values) {
   return status;
 }
 
+/// Names of files may hold line feeds and codes that move a terminal's cursor.
+std::string plain(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return text;
+}
+
 int report(const Error& error) {
   show_progress("");
-  std::fputs(error.two_lines().c_str(), stderr);
+  const Error shown(error.kind(), plain(error.where()), plain(error.message()),
+                    plain(error.hint()));
+  std::fputs(shown.two_lines().c_str(), stderr);
   return static_cast<int>(error.kind());
 }
 

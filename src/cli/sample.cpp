@@ -27,7 +27,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct SampleArgs {
-  std::string model, prompt, prompts, output, latents;
+  ModelPaths model;
+  std::string prompt, prompts, output, latents, precision = "auto";
   std::vector<std::string> loras;
   int64_t seed = 0, steps = 0, width = 0, height = 0, count = 1, text_tokens = 0;
   double guidance = 3.5;
@@ -125,10 +126,10 @@ void check_args(const SampleArgs& args) {
 
 int run_sample(const SampleArgs& args) {
   check_args(args);
-  const ModelFolder folder = open_model_folder(args.model);
-  const flux::Config config = flux::read_config(folder.transformer());
+  const ModelFiles folder = open_model(args.model);
+  const flux::Config config = flux::read_config(folder.transformer);
   const int64_t step = eval::size_step(folder);
-  const int64_t side = eval::native_side(args.model, folder);
+  const int64_t side = eval::native_side(args.model.path, folder);
   Size size{static_cast<int>(args.width ? args.width : side),
             static_cast<int>(args.height ? args.height : side)};
   const auto start = read_latents(args, config.in_channels / 4, step, size);
@@ -140,11 +141,13 @@ int run_sample(const SampleArgs& args) {
       args.text_tokens ? args.text_tokens : train::default_text_tokens(folder);
   const int64_t steps = args.steps ? args.steps : config.guidance_embed ? 28 : 4;
 
+  const DType weights = train::weight_dtype(args.precision);
+
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);
   const eval::PromptBook book =
       eval::encode_prompts(*device, folder, prompts, {.text_tokens = text_tokens});
-  flux::Transformer model(*device, folder.transformer(), DType::f32);
+  flux::Transformer model(*device, folder.transformer, DType::f32, weights);
   const auto adapters = attach(model, args.loras);
   eval::Painter painter(model, folder, size, text_tokens);
 
@@ -170,8 +173,7 @@ int run_sample(const SampleArgs& args) {
 void add_sample(CLI::App& program, int& status) {
   const auto args = std::make_shared<SampleArgs>();
   CLI::App* command = program.add_subcommand("sample", "Make pictures from a prompt");
-  command->add_option("--model", args->model, "A model folder, or tiny for the built-in model")
-      ->required();
+  add_model_options(*command, args->model)->required();
   command->add_option("--lora", args->loras, "A LoRA and its weight; several add up")
       ->type_name("FILE[:WEIGHT]");
   command->add_option("--prompt", args->prompt, "What the picture shows");
@@ -189,6 +191,8 @@ void add_sample(CLI::App& program, int& status) {
   command->add_option("--height", args->height, "Pixels; the model's own unless given");
   command->add_option("--count", args->count, "Pictures of each prompt")
       ->check(CLI::Range(1, 10000));
+  command->add_option("--precision", args->precision,
+                      "Format of the frozen weights: auto, f32 or bf16");
   command->add_option("--text-tokens", args->text_tokens, "T5 tokens; 512, or 256 for schnell")
       ->check(CLI::Range(1, 512));
   command

@@ -36,7 +36,7 @@ void compare_with_earlier(const train::RunOptions& options) {
   const std::filesystem::path file = train::run_paths(options).config();
   if (!file_exists(file)) return;
   train::RunOptions earlier = config::load_config(file);
-  earlier.model.path = options.model.path;
+  static_cast<ModelPaths&>(earlier.model) = options.model;
   if (options.train.schedule.schedule == "constant") earlier.train.steps = options.train.steps;
   const size_t folders = options.dataset.folders.size();
   if (earlier.dataset.folders.size() == folders)
@@ -51,7 +51,7 @@ void compare_with_earlier(const train::RunOptions& options) {
 
 int run_train(const TrainArgs& args) {
   train::RunOptions options = config::load_config(args.config, args.sets);
-  train::fill_in(options, open_model_folder(options.model.path));
+  train::fill_in(options, open_model(options.model));
   if (args.resume) compare_with_earlier(options);
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);

@@ -25,22 +25,47 @@ Limits side(bool zero_too) {
 
 #define AT(member) [](RunOptions& o) -> auto& { return o.member; }
 
+/// A part of the model that a single file lacks, or that is to be taken from elsewhere.
+RunKey part_key(const char* name, Member<RunOptions, std::filesystem::path> at,
+                const char* meaning) {
+  return {.table = "model",
+          .name = name,
+          .access = at,
+          .meaning = meaning,
+          .source = "own",
+          .kind = Kind::path,
+          .says = Says::origin,
+          .absent = "that of `model.path`"};
+}
+
 std::vector<RunKey> model_keys() {
   return {
       {.table = "model",
        .name = "path",
        .access = AT(model.path),
-       .meaning = "The model: a folder in diffusers' layout, or `tiny`, the built-in one",
+       .meaning =
+           "The model: a folder in diffusers' layout, a single file "
+           "(`flux1-dev.safetensors`, fp8 files, checkpoints with all parts), or `tiny`, the "
+           "built-in one",
        .kind = Kind::model,
        .says = Says::origin,
        .absent = "must be given"},
+      part_key("vae", AT(model.vae), "The VAE: `ae.safetensors`, or a folder in diffusers' layout"),
+      part_key("clip", AT(model.clip),
+               "The CLIP text encoder: `clip_l.safetensors`, or a folder in diffusers' layout"),
+      part_key("t5", AT(model.t5),
+               "The T5 encoder: `t5xxl_fp16.safetensors` or an fp8 one, or a folder in diffusers' "
+               "layout"),
+      part_key("clip_tokenizer", AT(model.clip_tokenizer),
+               "Folder with CLIP's `vocab.json` and `merges.txt`, or `tokenizer.json`"),
+      part_key("t5_tokenizer", AT(model.t5_tokenizer), "Folder with T5's `spiece.model`"),
       {.table = "model",
        .name = "precision",
        .access = AT(model.precision),
        .meaning = "Format of the frozen weights; `auto` is f32 on the CPU",
        .source = "own",
-       .choices = {"auto", "f32"},
-       .later = {"bf16", "fp8", "int8", "nf4"}},
+       .choices = {"auto", "f32", "bf16"},
+       .later = {"fp8", "int8", "nf4"}},
       {.table = "model",
        .name = "text_tokens",
        .access = AT(model.text_tokens),

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/philox.h"
 #include "flow/euler.h"
 #include "flow/pack.h"
@@ -19,7 +20,7 @@ constexpr int64_t kFluxSide = 1024;
 constexpr int64_t kLargestSide = 8192;
 
 /// Rows and columns of image tokens.
-flux::Sizes sizes_of(flux::Transformer& model, const ModelFolder& folder, Size size,
+flux::Sizes sizes_of(flux::Transformer& model, const ModelFiles& folder, Size size,
                      int64_t text_tokens) {
   const int64_t step = size_step(folder);
   return model.sizes(1, text_tokens, size.height / step, size.width / step);
@@ -35,13 +36,13 @@ HostTensor sample_noise(uint64_t seed, int64_t C, int64_t h, int64_t w) {
   return noise;
 }
 
-int64_t size_step(const ModelFolder& folder) {
-  return 2 * read_vae_config(folder.vae()).factor();
+int64_t size_step(const ModelFiles& folder) {
+  return 2 * read_vae_config(folder.vae).factor();
 }
 
-int64_t native_side(const std::string& model_path, const ModelFolder& folder) {
-  if (!is_builtin_model(model_path)) return kFluxSide;
-  return JsonFile(folder.vae() / "config.json").integer_from("sample_size", 1);
+int64_t native_side(const std::string& model_path, const ModelFiles& folder) {
+  if (!is_builtin_model(model_path) || !is_builtin(folder.vae)) return kFluxSide;
+  return JsonFile(folder.vae / "config.json").integer_from("sample_size", 1);
 }
 
 void check_size(const std::string& where, Size size, int64_t step) {
@@ -53,10 +54,9 @@ void check_size(const std::string& where, Size size, int64_t step) {
                                   kLargestSide));
 }
 
-Painter::Painter(flux::Transformer& model, const ModelFolder& folder, Size size,
-                 int64_t text_tokens)
+Painter::Painter(flux::Transformer& model, const ModelFiles& folder, Size size, int64_t text_tokens)
     : model_(model),
-      scheduler_(read_scheduler_config(folder.scheduler())),
+      scheduler_(read_scheduler_config(folder)),
       C_(model.config().in_channels / 4),
       workspace_(model, sizes_of(model, folder, size, text_tokens)) {
   h_ = 2 * workspace_.sizes().rows;
@@ -81,10 +81,10 @@ HostTensor Painter::paint(const PromptStates& prompt, const Tensor& noise, int64
   return latents;
 }
 
-std::vector<Picture> decode(Device& device, const ModelFolder& folder,
+std::vector<Picture> decode(Device& device, const ModelFiles& folder,
                             const std::vector<HostTensor>& latents) {
   std::vector<Picture> pictures;
-  Vae vae(device, folder.vae(), DType::f32);
+  Vae vae(device, folder.vae, DType::f32);
   for (const HostTensor& one : latents) {
     const int64_t H = one.view.dim(1) * vae.factor(), W = one.view.dim(2) * vae.factor();
     vae.prepare(1, H, W);

@@ -21,7 +21,7 @@ class Painter {
  public:
   /// `size` in pixels, a multiple of what the model can do (check_size). Adapters are attached
   /// before.
-  Painter(flux::Transformer& model, const ModelFolder& folder, Size size, int64_t text_tokens);
+  Painter(flux::Transformer& model, const ModelFiles& folder, Size size, int64_t text_tokens);
 
   int64_t channels() const { return C_; }
   int64_t height() const { return h_; }  ///< of the latents
@@ -39,15 +39,15 @@ class Painter {
 };
 
 /// Pictures of latents (1, h, w, C): the VAE is loaded for the call.
-std::vector<Picture> decode(Device& device, const ModelFolder& folder,
+std::vector<Picture> decode(Device& device, const ModelFiles& folder,
                             const std::vector<HostTensor>& latents);
 
 /// Sides of pictures are multiples of this many pixels: two latents.
-int64_t size_step(const ModelFolder& folder);
+int64_t size_step(const ModelFiles& folder);
 
 /// The side that the model was made for: 1024 for FLUX.1, or what vae/config.json says of the
 /// built-in model.
-int64_t native_side(const std::string& model_path, const ModelFolder& folder);
+int64_t native_side(const std::string& model_path, const ModelFiles& folder);
 
 /// Throws Error (bad_input; `where` names the option) for sides that the model cannot do.
 void check_size(const std::string& where, Size size, int64_t step);

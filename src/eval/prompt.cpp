@@ -57,18 +57,18 @@ void encode_all(const Encoder& encoder, const std::set<std::string>& prompts,
   }
 }
 
-void encode_pooled(Device& device, const ModelFolder& model, const std::set<std::string>& prompts,
+void encode_pooled(Device& device, const ModelFiles& model, const std::set<std::string>& prompts,
                    const PromptOptions& options, PromptBook& book) {
-  const auto tokenizer = open_clip_tokenizer(model.clip_tokenizer());
+  const auto tokenizer = open_clip_tokenizer(model.clip_tokenizer);
   std::optional<ClipText> clip;
   Encoder encoder{"clip",
-                  content_hash({model.clip(), model.clip_tokenizer()}),
-                  read_clip_config(model.clip()).positions,
+                  content_hash({model.clip, model.clip_tokenizer}),
+                  read_clip_config(model.clip).positions,
                   tokenizer.get(),
                   {}};
   encoder.encode = [&](const std::vector<int32_t>& ids) {
     if (!clip) {
-      clip.emplace(device, model.clip(), DType::f32);
+      clip.emplace(device, model.clip, DType::f32);
       clip->prepare(1, /*training=*/false);
     }
     const Tensor& pooled = clip->forward(ids);
@@ -81,18 +81,15 @@ void encode_pooled(Device& device, const ModelFolder& model, const std::set<std:
   });
 }
 
-void encode_states(Device& device, const ModelFolder& model, const std::set<std::string>& prompts,
+void encode_states(Device& device, const ModelFiles& model, const std::set<std::string>& prompts,
                    const PromptOptions& options, PromptBook& book) {
-  const auto tokenizer = open_t5_tokenizer(model.t5_tokenizer());
+  const auto tokenizer = open_t5_tokenizer(model.t5_tokenizer);
   std::optional<T5Encoder> t5;
-  Encoder encoder{"t5",
-                  content_hash({model.t5(), model.t5_tokenizer()}),
-                  options.text_tokens,
-                  tokenizer.get(),
-                  {}};
+  Encoder encoder{
+      "t5", content_hash({model.t5, model.t5_tokenizer}), options.text_tokens, tokenizer.get(), {}};
   encoder.encode = [&](const std::vector<int32_t>& ids) {
     if (!t5) {
-      t5.emplace(device, model.t5(), DType::f32);
+      t5.emplace(device, model.t5, DType::f32);
       t5->prepare(1, options.text_tokens);
     }
     const Tensor& states = t5->forward(ids);
@@ -107,7 +104,7 @@ void encode_states(Device& device, const ModelFolder& model, const std::set<std:
 
 }  // namespace
 
-PromptBook encode_prompts(Device& device, const ModelFolder& model,
+PromptBook encode_prompts(Device& device, const ModelFiles& model,
                           const std::vector<std::string>& prompts, const PromptOptions& options) {
   const std::set<std::string> distinct(prompts.begin(), prompts.end());
   PromptBook book;

@@ -33,7 +33,7 @@ struct PromptOptions {
 /// The states of all prompts, each once. The encoders are loaded one after the other, used and
 /// freed; none is loaded when the cache has all. When `stop` said so the book is incomplete. Throws
 /// Error (bad_input) naming what does not fit.
-PromptBook encode_prompts(Device& device, const ModelFolder& model,
+PromptBook encode_prompts(Device& device, const ModelFiles& model,
                           const std::vector<std::string>& prompts, const PromptOptions& options);
 
 }  // namespace fluxlora::eval

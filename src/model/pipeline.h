@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model folder in diffusers' layout (flux-facts 9): where its parts lie.
+// A model's files: a folder in diffusers' layout (flux-facts 9), a single file, or parts from here
+// and there.
 #pragma once
 
 #include <filesystem>
@@ -8,36 +9,46 @@
 
 namespace fluxlora {
 
-struct ModelFolder {
-  std::filesystem::path root;
-
-  std::filesystem::path transformer() const { return root / "transformer"; }
-  std::filesystem::path vae() const { return root / "vae"; }
-  std::filesystem::path clip() const { return root / "text_encoder"; }
-  std::filesystem::path t5() const { return root / "text_encoder_2"; }
-  std::filesystem::path clip_tokenizer() const { return root / "tokenizer"; }
-  std::filesystem::path t5_tokenizer() const { return root / "tokenizer_2"; }
-  std::filesystem::path scheduler() const { return root / "scheduler"; }
+/// What the user says about where the model is. Only `path` must be given; each other one takes the
+/// place of what `path` has, or adds what a single file lacks.
+struct ModelPaths {
+  std::string path;  ///< a folder in diffusers' layout, one .safetensors file, or "tiny"
+  std::filesystem::path vae = {}, clip = {}, t5 = {};            ///< folders or files
+  std::filesystem::path clip_tokenizer = {}, t5_tokenizer = {};  ///< folders
 };
 
-/// "tiny" is the built-in model, else a folder. Checks that every part that training needs is
-/// there; throws Error (bad_input) naming the first file that is missing.
-ModelFolder open_model_folder(const std::string& path);
+/// Where each part was found. The networks are folders with a config.json, or single files, whose
+/// tensors tell their sizes (model/source.h).
+struct ModelFiles {
+  std::filesystem::path transformer, vae, clip, t5;
+  std::filesystem::path clip_tokenizer, t5_tokenizer;
+  std::filesystem::path scheduler;  ///< a folder; empty with a single file
+
+  /// All of them that are given, for content_hash().
+  std::vector<std::filesystem::path> parts() const;
+};
+
+/// Finds every part that training and sampling need; "tiny" is the built-in model. A single file
+/// may hold all networks or the transformer alone. Throws Error (bad_input) naming the first part
+/// that is missing and how to give it.
+ModelFiles open_model(const ModelPaths& paths);
 
 /// Whether this is the built-in model.
 bool is_builtin_model(const std::string& path);
 
 /// SHA-256 (hex) over the weights and configuration of the given parts: the content that a cache
-/// entry or a run's identity depends on, free of paths.
+/// entry or a run's identity depends on, free of paths. Large files are hashed on all threads.
 std::string content_hash(const std::vector<std::filesystem::path>& parts);
 
-/// How to sample: scheduler/scheduler_config.json (flux-facts 6.5).
+/// How to sample (flux-facts 6.5).
 struct SchedulerConfig {
   bool use_dynamic_shifting = true;
   double shift = 3.0;
   double base_shift = 0.5, max_shift = 1.15;
   int64_t base_tokens = 256, max_tokens = 4096;
 };
-SchedulerConfig read_scheduler_config(const std::filesystem::path& folder);
+/// Reads scheduler_config.json; with a single file, what the transformer's kind asks for: a shift
+/// by the picture's size with guidance (dev), none without (schnell).
+SchedulerConfig read_scheduler_config(const ModelFiles& model);
 
 }  // namespace fluxlora

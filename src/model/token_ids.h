@@ -10,8 +10,8 @@
 namespace fluxlora {
 
 /// Copies ids into `destination` (B, T) i32 of as many elements. Throws Error (bad_input) naming
-/// `folder`/config.json when an id is not below `vocabulary`: tokenizer and encoder do not fit.
+/// the network at `path` when an id is not below `vocabulary`: tokenizer and encoder do not fit.
 void upload_ids(Device& device, const Tensor& destination, std::span<const int32_t> ids,
-                int64_t vocabulary, const std::filesystem::path& folder);
+                int64_t vocabulary, const std::filesystem::path& path);
 
 }  // namespace fluxlora

@@ -8,6 +8,12 @@ namespace fluxlora {
 
 enum class WeightFormat { f64, f32, bf16 };
 
+/// The format of unquantised weights of this element type.
+inline WeightFormat plain_format(DType dtype) {
+  if (dtype == DType::f64) return WeightFormat::f64;
+  return dtype == DType::bf16 ? WeightFormat::bf16 : WeightFormat::f32;
+}
+
 /// A frozen (out, in) matrix. `values` is (out, in) in the format's element type. Models hold these
 /// and hand them to Ops::linear; no model file looks inside.
 struct Weight {

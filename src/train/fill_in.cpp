@@ -13,9 +13,7 @@ namespace {
 constexpr int64_t kMostTextTokens = 512;
 
 void check_choices(const RunOptions& o) {
-  if (o.model.precision != "auto" && o.model.precision != "f32")
-    throw bad_input("model.precision", "\"" + o.model.precision + "\" is not there on the CPU",
-                    "use auto or f32");
+  weight_dtype(o.model.precision);
   if (o.output.format != "diffusers")
     throw bad_input("output.format", "\"" + o.output.format + "\" cannot be written yet",
                     "use diffusers");
@@ -33,8 +31,15 @@ void check_choices(const RunOptions& o) {
 
 }  // namespace
 
-int64_t default_text_tokens(const ModelFolder& model) {
-  return flux::read_config(model.transformer()).guidance_embed ? 512 : 256;
+DType weight_dtype(const std::string& precision) {
+  if (precision == "auto" || precision == "f32") return DType::f32;
+  if (precision == "bf16") return DType::bf16;
+  throw bad_input("model.precision", "\"" + precision + "\" is not there on the CPU",
+                  "use auto, f32 or bf16");
+}
+
+int64_t default_text_tokens(const ModelFiles& model) {
+  return flux::read_config(model.transformer).guidance_embed ? 512 : 256;
 }
 
 std::string sample_prompt(const std::string& prompt, const std::string& trigger) {
@@ -45,7 +50,7 @@ std::string sample_prompt(const std::string& prompt, const std::string& trigger)
   return text;
 }
 
-void fill_in(RunOptions& o, const ModelFolder& model) {
+void fill_in(RunOptions& o, const ModelFiles& model) {
   if (o.model.text_tokens == 0) o.model.text_tokens = default_text_tokens(model);
   if (o.model.text_tokens < 1 || o.model.text_tokens > kMostTextTokens)
     throw bad_input("model.text_tokens", fmt::format("is {}", o.model.text_tokens),

@@ -9,14 +9,15 @@
 #include "data/dataset.h"
 #include "flow/timestep.h"
 #include "lora/options.h"
+#include "model/pipeline.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 
 namespace fluxlora::train {
 
-struct ModelOptions {
-  std::string path;                ///< a diffusers folder, or "tiny"; must be given
-  std::string precision = "auto";  ///< auto or f32 on the CPU
+/// The model's paths (must have `path`) and what is made of it.
+struct ModelOptions : ModelPaths {
+  std::string precision = "auto";  ///< of the frozen weights: auto, f32 or bf16 on the CPU
   int64_t text_tokens = 0;         ///< T5 tokens; 0: 512, or 256 for schnell
 };
 

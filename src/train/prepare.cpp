@@ -58,11 +58,11 @@ bool is_moments(const CacheEntry& entry, int64_t h, int64_t w, int64_t C) {
          found->second.view.dim(1) == w && found->second.view.dim(2) == 2 * C;
 }
 
-std::vector<Latents> prepare_latents(Device& device, const ModelFolder& model,
+std::vector<Latents> prepare_latents(Device& device, const ModelFiles& model,
                                      const Dataset& dataset, Cache& cache,
                                      const PrepareHooks& hooks) {
-  const VaeConfig config = read_vae_config(model.vae());
-  const std::string hash = content_hash({model.vae()});
+  const VaeConfig config = read_vae_config(model.vae);
+  const std::string hash = content_hash({model.vae});
   std::unique_ptr<Vae> vae;
   std::vector<Latents> all;
   for (const Example& example : dataset.examples) {
@@ -72,7 +72,7 @@ std::vector<Latents> prepare_latents(Device& device, const ModelFolder& model,
     const std::string key = latent_key(example, hash);
     std::optional<CacheEntry> entry = cache.load(key);
     if (!entry || !is_moments(*entry, h, w, config.latent_channels)) {
-      if (!vae) vae = std::make_unique<Vae>(device, model.vae(), DType::f32);
+      if (!vae) vae = std::make_unique<Vae>(device, model.vae, DType::f32);
       entry.emplace();
       entry->emplace(kMoments, encode(device, *vae, example));
       cache.store(key, *entry);
@@ -85,7 +85,7 @@ std::vector<Latents> prepare_latents(Device& device, const ModelFolder& model,
 
 }  // namespace
 
-Prepared prepare(Device& device, const ModelFolder& model, const Dataset& dataset,
+Prepared prepare(Device& device, const ModelFiles& model, const Dataset& dataset,
                  const RunOptions& options, const PrepareHooks& hooks) {
   Prepared prepared;
   Cache cache(options.dataset.cache);

@@ -38,7 +38,7 @@ struct PrepareHooks {
 
 /// `sample_prompts` have the trigger word in them. Throws Error (bad_input) naming what does not
 /// fit, Error (environment) when the cache cannot be written.
-Prepared prepare(Device& device, const ModelFolder& model, const Dataset& dataset,
+Prepared prepare(Device& device, const ModelFiles& model, const Dataset& dataset,
                  const RunOptions& options, const PrepareHooks& hooks);
 
 }  // namespace fluxlora::train

@@ -9,7 +9,7 @@
 
 namespace fluxlora::train {
 
-Previews::Previews(Device& device, flux::Transformer& model, const ModelFolder& folder,
+Previews::Previews(Device& device, flux::Transformer& model, const ModelFiles& folder,
                    const Prepared& prepared, const RunOptions& options)
     : device_(device),
       folder_(folder),

@@ -15,7 +15,7 @@ namespace fluxlora::train {
 class Previews {
  public:
   /// Takes all memory of sampling. Adapters are attached before; the rest outlives it.
-  Previews(Device& device, flux::Transformer& model, const ModelFolder& folder,
+  Previews(Device& device, flux::Transformer& model, const ModelFiles& folder,
            const Prepared& prepared, const RunOptions& options);
 
   /// Whether pictures belong to the state after `step` steps: at 0, every sample.every, at the end.
@@ -28,7 +28,7 @@ class Previews {
 
  private:
   Device& device_;
-  const ModelFolder& folder_;
+  const ModelFiles& folder_;
   const Prepared& prepared_;
   SampleOptions options_;
   eval::Painter painter_;

@@ -84,7 +84,7 @@ class Run {
   const std::function<bool()>& stop_;
   const RunPaths& paths_;
 
-  ModelFolder model_folder_;
+  ModelFiles model_files_;
   Dataset dataset_;
   std::vector<lora::AdapterSpec> targets_;
   CheckpointInfo start_;
@@ -105,7 +105,7 @@ Outcome Run::run(bool resume) {
   open_files();
   for (const std::string& line : dataset_.warnings) log_warning(line);
   for (const std::string& line : dataset_.notes) note(line);
-  prepared_ = prepare(device_, model_folder_, dataset_, options_,
+  prepared_ = prepare(device_, model_files_, dataset_, options_,
                       {[this](const std::string& line) { note(line); }, show_progress, stop_});
   show_progress("");
   if (stop_()) return stopped();
@@ -124,20 +124,16 @@ Outcome Run::run(bool resume) {
 }
 
 void Run::look_at_inputs() {
-  model_folder_ = open_model_folder(options_.model.path);
-  const flux::Config config = flux::read_config(model_folder_.transformer());
-  flux::check_weights(model_folder_.transformer(), config);
+  model_files_ = open_model(options_.model);
+  const flux::Config config = flux::read_config(model_files_.transformer);
+  flux::check_weights(model_files_.transformer, config);
   targets_ = lora::select_targets(config, options_.lora);
   dataset_ = scan(options_.dataset, options_.subject.trigger);
 }
 
 /// From where the run goes on; a checkpoint must be of this model and these pictures.
 void Run::find_start(bool resume) {
-  const auto hash = [&] {
-    return content_hash({model_folder_.transformer(), model_folder_.vae(), model_folder_.clip(),
-                         model_folder_.t5(), model_folder_.clip_tokenizer(),
-                         model_folder_.t5_tokenizer(), model_folder_.scheduler()});
-  };
+  const auto hash = [&] { return content_hash(model_files_.parts()); };
   const CheckpointInfo fresh{0, hash(), dataset_.hash,
                              options_.output.metadata_dates ? utc_now() : std::string()};
   start_ = fresh;
@@ -173,7 +169,8 @@ void Run::open_files() {
 
 void Run::load_networks() {
   const TrainOptions& t = options_.train;
-  model_ = std::make_unique<flux::Transformer>(device_, model_folder_.transformer(), kAct);
+  model_ = std::make_unique<flux::Transformer>(device_, model_files_.transformer, kAct,
+                                               weight_dtype(options_.model.precision));
   adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_, kAct,
                                                  /*trains=*/true);
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
@@ -183,7 +180,7 @@ void Run::load_networks() {
   check_disk();
   stepper_ = std::make_unique<Stepper>(*model_, dataset_.examples, prepared_, options_);
   if (options_.sample.every > 0)
-    previews_ = std::make_unique<Previews>(device_, *model_, model_folder_, prepared_, options_);
+    previews_ = std::make_unique<Previews>(device_, *model_, model_files_, prepared_, options_);
   note(fmt::format("{} pictures, {} adapters, {} trained parameters, {:.0f} MiB for a step, {}",
                    dataset_.examples.size(), targets_.size(), adapters_->size(),
                    mib(stepper_->bytes()), device_.name()));

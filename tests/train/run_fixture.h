@@ -82,7 +82,7 @@ struct Ears : monitor::Sink {
 };
 
 inline Outcome train_run(RunOptions options, Ears& ears, bool resume = false) {
-  fill_in(options, open_model_folder(options.model.path));
+  fill_in(options, open_model(options.model));
   const auto device = open_device("cpu");
   Texts texts{"# a test\n", [](const std::string& model, const std::string& dataset) {
                 return model + " " + dataset;

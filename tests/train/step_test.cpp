@@ -17,7 +17,7 @@ namespace {
 struct Bench {
   RunOptions options;
   std::unique_ptr<Device> device = open_device("cpu");
-  ModelFolder folder;
+  ModelFiles folder;
   Dataset dataset;
   Prepared prepared;
   flux::Transformer model;
@@ -28,12 +28,12 @@ struct Bench {
 
   explicit Bench(RunOptions o)
       : options(filled(std::move(o))),
-        folder(open_model_folder(options.model.path)),
+        folder(open_model(options.model)),
         dataset(scan(options.dataset, options.subject.trigger)),
         prepared(
             prepare(*device, folder, dataset, options,
                     {[](const std::string&) {}, [](const std::string&) {}, [] { return false; }})),
-        model(*device, folder.transformer(), DType::f32),
+        model(*device, folder.transformer, DType::f32),
         adapters(*device, model.weights(), lora::select_targets(model.config(), options.lora),
                  DType::f32, true),
         optimizer(

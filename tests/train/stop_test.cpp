@@ -111,7 +111,7 @@ TEST(Stop, InPreparationKeepsTheCacheAndNoState) {
   const TemporaryFolder folder;
   paint_dataset(folder / "pictures", 3);
   RunOptions options = small_options(folder.path(), "run");
-  fill_in(options, open_model_folder(options.model.path));
+  fill_in(options, open_model(options.model));
   const auto device = open_device("cpu");
   int asked = 0;
   const Texts texts{"", [](const std::string&, const std::string&) { return std::string(); }};

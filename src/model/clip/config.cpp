@@ -1,12 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/clip/config.h"
 
+#include "base/file.h"
 #include "model/json_file.h"
+#include "model/source.h"
 
 namespace fluxlora {
+namespace {
 
-ClipConfig read_clip_config(const std::filesystem::path& folder) {
-  const JsonFile json(folder / "config.json");
+constexpr int64_t kHeadWidth = 64;  // of every CLIP text model
+
+/// What the tensors say (flux-facts 5.1).
+ClipConfig config_of(const TensorSource& source) {
+  ClipConfig c;
+  c.vocabulary = source.size("embeddings.token_embedding.weight", 0, 2);
+  c.width = source.size("embeddings.token_embedding.weight", 1, 2);
+  c.positions = source.size("embeddings.position_embedding.weight", 0, 2);
+  c.layers = source.count("encoder.layers.");
+  c.hidden = source.size("encoder.layers.0.mlp.fc1.weight", 0, 2);
+  if (c.width % kHeadWidth != 0 || c.positions < 2)
+    source.fail("is " + std::to_string(c.width) + " wide with " + std::to_string(c.positions) +
+                " positions, not a CLIP text encoder that FLUX.1 reads");
+  c.heads = c.width / kHeadWidth;
+  c.eos_id = 2;  // the largest id ends the text, as in every CLIP vocabulary
+  return c;
+}
+
+}  // namespace
+
+ClipConfig read_clip_config(const std::filesystem::path& path) {
+  if (file_exists(path)) return config_of(TensorSource(path, Network::clip));
+  const JsonFile json(path / "config.json");
   ClipConfig c;
   c.width = json.integer_from("hidden_size", 1);
   c.hidden = json.integer_from("intermediate_size", 1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The sizes of a CLIP text model, from text_encoder/config.json (flux-facts 5.1, 9).
+// The sizes of a CLIP text model, from text_encoder/config.json or the tensors (flux-facts 5.1, 9).
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,9 @@ struct ClipConfig {
   int64_t eos_id = 49407;  ///< 2 means: pool where the id is largest
 };
 
-/// Reads `folder`/config.json of a transformers CLIPTextModel. Throws Error (bad_input) naming the
-/// file and the key when something is missing, wrong or not a CLIP text model that we know.
-ClipConfig read_clip_config(const std::filesystem::path& folder);
+/// Reads PATH/config.json of a transformers CLIPTextModel, or the sizes of the tensors when `path`
+/// is a single file (model/source.h). Throws Error (bad_input) naming the file and the key or
+/// tensor when something is missing, wrong or not a CLIP text model that we know.
+ClipConfig read_clip_config(const std::filesystem::path& path);
 
 }  // namespace fluxlora

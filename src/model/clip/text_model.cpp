@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "model/load.h"
+#include "model/source.h"
 #include "model/token_ids.h"
 
 namespace fluxlora {
@@ -13,18 +13,12 @@ namespace {
 constexpr const char* kWeights = "clip weights";
 constexpr const char* kWorkspace = "clip workspace";
 
-// Files written from transformers 5's own module have no prefix.
-std::string name_prefix(const SafetensorsSet& files) {
-  const std::string prefix = "text_model.";
-  return files.contains(prefix + "embeddings.token_embedding.weight") ? prefix : "";
-}
-
 }  // namespace
 
-ClipText::ClipText(Device& device, const std::filesystem::path& folder, DType act)
-    : device_(device), folder_(folder), config_(read_clip_config(folder)) {
+ClipText::ClipText(Device& device, const std::filesystem::path& path, DType act)
+    : device_(device), path_(path), config_(read_clip_config(path)) {
   CHECK(act == DType::f32 || act == DType::f64, "clip: activations are f32 or f64");
-  const SafetensorsSet files(folder, "model");
+  const TensorSource source(path, Network::clip);
   weights_.layers.resize(static_cast<size_t>(config_.layers));
   const auto describe_weights = [&](Arena& arena) {
     weights_.visit(config_, [&](const std::string&, Tensor& tensor, auto shape) {
@@ -35,13 +29,11 @@ ClipText::ClipText(Device& device, const std::filesystem::path& folder, DType ac
   describe_weights(measure);
   weight_memory_ = Arena(device, measure.used());
   describe_weights(weight_memory_);
-  const std::string prefix = name_prefix(files);
   weights_.visit(config_, [&](const std::string& name, Tensor& tensor, auto) {
-    load_tensor(device, tensor, files, prefix + name);
+    source.load(device, tensor, name);
   });
-  weights_.visit_linears([&](const std::string&, AdaptedLinear& linear) {
-    linear.weight.format = act == DType::f64 ? WeightFormat::f64 : WeightFormat::f32;
-  });
+  weights_.visit_linears(
+      [&](const std::string&, AdaptedLinear& linear) { linear.weight.format = plain_format(act); });
   z_ = {1, config_.positions, config_.width, config_.heads, config_.hidden, config_.eps, act};
 }
 
@@ -58,7 +50,7 @@ void ClipText::prepare(int64_t B, bool training) {
   std::vector<int32_t> positions(static_cast<size_t>(z_.B * z_.T));
   for (size_t i = 0; i < positions.size(); ++i)
     positions[i] = static_cast<int32_t>(static_cast<int64_t>(i) % z_.T);
-  upload_ids(device_, ids_, positions, z_.T, folder_);
+  upload_ids(device_, ids_, positions, z_.T, path_);
   device_.ops().embed(position_rows_, ids_, weights_.positions);
 }
 
@@ -100,7 +92,7 @@ int64_t ClipText::pooled_position(std::span<const int32_t> text) const {
 const Tensor& ClipText::forward(std::span<const int32_t> ids) {
   CHECK(!saved_.empty(), "clip: prepare() comes before forward()");
   Ops& op = device_.ops();
-  upload_ids(device_, ids_, ids, config_.vocabulary, folder_);
+  upload_ids(device_, ids_, ids, config_.vocabulary, path_);
   op.embed(saved_[0].x, ids_, weights_.tokens);
   op.add_scaled(saved_[0].x, position_rows_, 1);
   for (size_t i = 0; i < saved_.size(); ++i) {

@@ -15,10 +15,10 @@ namespace fluxlora {
 
 class ClipText {
  public:
-  /// Reads `folder` (config.json, model.safetensors or its shards; tensor names with or without
-  /// "text_model.") into the device's memory. `act` is f32 or f64, for weights and activations.
-  /// Throws Error (bad_input) naming the file, and the tensor with its expected and found shape.
-  ClipText(Device& device, const std::filesystem::path& folder, DType act);
+  /// Reads a folder (config.json, model.safetensors or its shards) or a single file into the
+  /// device's memory. `act` is f32 or f64, for weights and activations. Throws Error (bad_input)
+  /// naming the file, and the tensor with its expected and found shape.
+  ClipText(Device& device, const std::filesystem::path& path, DType act);
 
   const ClipConfig& config() const { return config_; }
 
@@ -51,7 +51,7 @@ class ClipText {
   int64_t pooled_position(std::span<const int32_t> text) const;
 
   Device& device_;
-  std::filesystem::path folder_;
+  std::filesystem::path path_;
   ClipConfig config_;
   clip::Weights weights_;
   Arena weight_memory_, memory_;

@@ -25,8 +25,9 @@ struct Config {
   int64_t F() const { return 4 * D(); }
 };
 
-/// Reads `folder`/config.json of a diffusers FluxTransformer2DModel. Throws Error (bad_input)
-/// naming the file for a missing key, another class, or sizes that contradict each other.
-Config read_config(const std::filesystem::path& folder);
+/// Reads PATH/config.json of a diffusers FluxTransformer2DModel, or the sizes of the tensors when
+/// `path` is a single file (model/source.h). Throws Error (bad_input) naming the file for a missing
+/// key or tensor, another class, or sizes that contradict each other.
+Config read_config(const std::filesystem::path& path);
 
 }  // namespace fluxlora::flux

@@ -94,4 +94,29 @@ std::vector<NormName> norm_names(const Config& c) {
   return names;
 }
 
+NameTable diffusers_table(const Config& config) {
+  NameTable table;
+  for (const LinearName& name : linear_names(config))
+    for (const char* suffix : {".weight", ".bias"}) {
+      std::vector<StoredRows>& rows = table[name.bfl + suffix];
+      for (const DiffusersPart& part : name.parts) {
+        const std::string stored = part.module + suffix;
+        if (name.swapped_halves) {
+          const int64_t half = part.rows / 2;
+          rows.push_back({stored, 0, half, half});
+          rows.push_back({stored, half, half, 0});
+        } else {
+          rows.push_back({stored, part.row0, part.rows, 0});
+        }
+      }
+    }
+  for (const NormName& norm : norm_names(config))
+    table[norm.bfl + ".scale"] = {{norm.diffusers + ".weight", 0, config.K, 0}};
+  return table;
+}
+
+bool has_diffusers_names(const TensorSource& source) {
+  return source.contains("x_embedder.weight");
+}
+
 }  // namespace fluxlora::flux

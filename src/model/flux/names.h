@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/flux/config.h"
+#include "model/source.h"
 
 namespace fluxlora::flux {
 
@@ -31,5 +32,11 @@ struct NormName {
   std::string bfl, diffusers;
 };
 std::vector<NormName> norm_names(const Config& config);
+
+/// Our names are BFL's ("double_blocks.0.img_attn.qkv.weight", "….norm.query_norm.scale"); this
+/// says where diffusers keeps their rows.
+NameTable diffusers_table(const Config& config);
+/// Whether the transformer's tensors are named as in diffusers.
+bool has_diffusers_names(const TensorSource& source);
 
 }  // namespace fluxlora::flux

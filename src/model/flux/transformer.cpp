@@ -8,11 +8,12 @@
 
 namespace fluxlora::flux {
 
-Transformer::Transformer(Device& device, const std::filesystem::path& folder, DType act)
+Transformer::Transformer(Device& device, const std::filesystem::path& path, DType act,
+                         DType weights)
     : device_(device),
-      config_(read_config(folder)),
+      config_(read_config(path)),
       act_(act),
-      loaded_(device, folder, config_, act) {}
+      loaded_(device, path, config_, act, weights) {}
 
 Sizes Transformer::sizes(int64_t B, int64_t M, int64_t rows, int64_t columns) const {
   return {B, M, rows, columns, config_.D(), config_.H, config_.K, config_.F(), act_};

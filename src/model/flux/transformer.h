@@ -19,9 +19,11 @@ namespace fluxlora::flux {
 /// A loaded transformer. Adapters are attached to weights() before workspaces are made.
 class Transformer {
  public:
-  /// `folder` is a diffusers transformer folder; `act` (f32 or f64) the dtype of activations and
-  /// weights. Throws Error (bad_input) naming the file.
-  Transformer(Device& device, const std::filesystem::path& folder, DType act);
+  /// `path` is a transformer's folder or single file; `act` (f32 or f64) the dtype of activations,
+  /// `weights` that of the frozen matrices. Throws Error (bad_input) naming the file.
+  Transformer(Device& device, const std::filesystem::path& path, DType act, DType weights);
+  Transformer(Device& device, const std::filesystem::path& path, DType act)
+      : Transformer(device, path, act, act) {}
 
   Device& device() { return device_; }
   const Config& config() const { return config_; }

@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/flux/weights.h"
 
-#include <cstring>
 #include <unordered_map>
 
-#include "base/error.h"
 #include "model/flux/names.h"
-#include "model/load.h"
 
 namespace fluxlora::flux {
 namespace {
 
 constexpr const char* kOwner = "transformer weights";
 
-/// Calls f(BFL name, Tensor&) for the norm vectors, in norm_names' order.
+/// Calls f(Tensor&) for the norm vectors, in norm_names' order.
 template <typename F>
 void visit_norms(Weights& w, F&& f) {
   for (DoubleBlock& block : w.double_blocks)
@@ -27,90 +24,59 @@ void visit_norms(Weights& w, F&& f) {
   }
 }
 
-/// Copies rows of `source` (rows, in) to row `row0` of `destination` (out, in), both on the host.
-void put_rows(const Tensor& destination, int64_t row0, const Tensor& source, int64_t first,
-              int64_t rows) {
-  const int64_t row_bytes = destination.dim(-1) * dtype_size(destination.dtype());
-  std::memcpy(static_cast<char*>(destination.data()) + row0 * row_bytes,
-              static_cast<const char*>(source.data()) + first * row_bytes,
-              static_cast<size_t>(rows * row_bytes));
-}
-
-/// One fused tensor, weight or bias, from diffusers' parts.
-HostTensor read_fused(const SafetensorsSet& files, const LinearName& name, const char* suffix,
-                      int64_t in, DType dtype) {
-  HostTensor fused(dtype, {name.out, in});
-  for (const DiffusersPart& part : name.parts) {
-    const HostTensor rows = read_checked(
-        files, part.module + suffix,
-        in == 1 ? std::vector<int64_t>{part.rows} : std::vector<int64_t>{part.rows, in}, dtype);
-    const Tensor flat = rows.view.reshaped({part.rows, in});
-    if (name.swapped_halves) {
-      put_rows(fused.view, 0, flat, part.rows / 2, part.rows / 2);
-      put_rows(fused.view, part.rows / 2, flat, 0, part.rows / 2);
-    } else {
-      put_rows(fused.view, part.row0, flat, 0, part.rows);
-    }
-  }
-  return fused;
+/// The network's file, with our names.
+TensorSource open_source(const std::filesystem::path& path, const Config& config) {
+  TensorSource source(path, Network::transformer);
+  if (has_diffusers_names(source)) source.set_names(diffusers_table(config));
+  return source;
 }
 
 }  // namespace
 
-void check_weights(const std::filesystem::path& folder, const Config& config) {
-  const SafetensorsSet files(folder, "diffusion_pytorch_model");
-  for (const LinearName& name : linear_names(config))
-    for (const DiffusersPart& part : name.parts) {
-      check_tensor(files, part.module + ".weight", {part.rows, name.in});
-      check_tensor(files, part.module + ".bias", {part.rows});
-    }
-  for (const NormName& norm : norm_names(config))
-    check_tensor(files, norm.diffusers + ".weight", {config.K});
+void check_weights(const std::filesystem::path& path, const Config& config) {
+  const TensorSource source = open_source(path, config);
+  for (const LinearName& name : linear_names(config)) {
+    source.check(name.bfl + ".weight", {name.out, name.in});
+    source.check(name.bfl + ".bias", {name.out});
+  }
+  for (const NormName& norm : norm_names(config)) source.check(norm.bfl + ".scale", {config.K});
 }
 
-LoadedWeights::LoadedWeights(Device& device, const std::filesystem::path& folder,
-                             const Config& config, DType dtype) {
-  const SafetensorsSet files(folder, "diffusion_pytorch_model");
+LoadedWeights::LoadedWeights(Device& device, const std::filesystem::path& path,
+                             const Config& config, DType act, DType weights) {
+  const TensorSource source = open_source(path, config);
   weights_.double_blocks.resize(static_cast<size_t>(config.depth));
   weights_.single_blocks.resize(static_cast<size_t>(config.depth_single));
   Arena measure;
-  describe(measure, config, dtype);
+  describe(measure, config, act, weights);
   arena_ = Arena(device, measure.used());
-  describe(arena_, config, dtype);
-  upload(device, files, config, dtype);
+  describe(arena_, config, act, weights);
+  upload(device, source, config);
 }
 
-void LoadedWeights::describe(Arena& arena, const Config& config, DType dtype) {
+void LoadedWeights::describe(Arena& arena, const Config& config, DType act, DType weights) {
   std::unordered_map<std::string, LinearName> sizes;
   for (LinearName& name : linear_names(config)) sizes[name.bfl] = std::move(name);
   // visit_linears passes over guidance_in when it is empty: make it known first.
   if (config.guidance_embed)
-    weights_.guidance_in.in_layer.weight.values = Tensor(dtype, {1, 1}, &weights_);
+    weights_.guidance_in.in_layer.weight.values = Tensor(weights, {1, 1}, &weights_);
   visit_linears(weights_, [&](const std::string& name, AdaptedLinear& layer) {
     const LinearName& size = sizes.at(name);
-    layer.weight.format = dtype == DType::f64 ? WeightFormat::f64 : WeightFormat::f32;
-    layer.weight.values = arena.take(kOwner, dtype, {size.out, size.in});
-    layer.bias = arena.take(kOwner, dtype, {size.out});
+    layer.weight = {plain_format(weights), arena.take(kOwner, weights, {size.out, size.in})};
+    layer.bias = arena.take(kOwner, act, {size.out});
   });
-  visit_norms(weights_, [&](Tensor& norm) { norm = arena.take(kOwner, dtype, {config.K}); });
+  visit_norms(weights_, [&](Tensor& norm) { norm = arena.take(kOwner, act, {config.K}); });
 }
 
-void LoadedWeights::upload(Device& device, const SafetensorsSet& files, const Config& config,
-                           DType dtype) {
-  const std::vector<LinearName> names = linear_names(config);
-  size_t i = 0;
+void LoadedWeights::upload(Device& device, const TensorSource& source, const Config& config) {
   visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
-    const LinearName& name = names[i++];
-    CHECK(name.bfl == bfl, "linear_names and visit_linears differ at " + bfl);
-    device.upload(layer.weight.values,
-                  read_fused(files, name, ".weight", name.in, dtype).view.data());
-    device.upload(layer.bias, read_fused(files, name, ".bias", 1, dtype).view.data());
+    source.load(device, layer.weight.values, bfl + ".weight");
+    source.load(device, layer.bias, bfl + ".bias");
   });
   const std::vector<NormName> norms = norm_names(config);
   size_t n = 0;
-  visit_norms(weights_, [&](Tensor& norm) {
-    load_tensor(device, norm, files, norms[n++].diffusers + ".weight");
-  });
+  visit_norms(weights_,
+              [&](Tensor& norm) { source.load(device, norm, norms[n++].bfl + ".scale"); });
 }
 
 }  // namespace fluxlora::flux

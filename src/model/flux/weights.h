@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The transformer's parameters under BFL's names, and their way out of a model folder.
+// The transformer's parameters under BFL's names, and their way out of a model's files.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 #include "memory/arena.h"
 #include "model/adapted_linear.h"
 #include "model/flux/config.h"
-#include "tensor/safetensors.h"
+#include "model/source.h"
 
 namespace fluxlora::flux {
 
@@ -95,24 +95,25 @@ void visit_linears(W& w, F&& f) {
   f("final_layer.linear", w.final_layer.linear);
 }
 
-/// Whether a diffusers transformer folder holds what LoadedWeights reads, by the headers alone: so
-/// that a damaged file is found before hours of other work. Throws the same Errors.
-void check_weights(const std::filesystem::path& folder, const Config& config);
+/// Whether a folder or file holds what LoadedWeights reads, by the headers alone: so that a damaged
+/// file is found before hours of other work. Throws the same Errors.
+void check_weights(const std::filesystem::path& path, const Config& config);
 
 /// The parameters of a transformer together with their memory.
 class LoadedWeights {
  public:
-  /// Reads a diffusers transformer folder into the device's memory, as f64 if `dtype` is f64, else
-  /// as f32. Throws Error (bad_input) naming file, tensor, expected and found shape.
-  LoadedWeights(Device& device, const std::filesystem::path& folder, const Config& config,
-                DType dtype);
+  /// Reads a transformer's folder or single file into the device's memory: matrices as `weights`,
+  /// biases and norms as `act`, the dtype of activations. One tensor at a time passes through the
+  /// host. Throws Error (bad_input) naming file, tensor, expected and found shape.
+  LoadedWeights(Device& device, const std::filesystem::path& path, const Config& config, DType act,
+                DType weights);
 
   Weights& weights() { return weights_; }
   int64_t bytes() const { return arena_.used(); }
 
  private:
-  void describe(Arena& arena, const Config& config, DType dtype);
-  void upload(Device& device, const SafetensorsSet& files, const Config& config, DType dtype);
+  void describe(Arena& arena, const Config& config, DType act, DType weights);
+  void upload(Device& device, const TensorSource& source, const Config& config);
 
   Arena arena_;
   Weights weights_;

@@ -1,12 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/t5/config.h"
 
+#include "base/file.h"
 #include "model/json_file.h"
+#include "model/source.h"
 
 namespace fluxlora {
+namespace {
 
-T5Config read_t5_config(const std::filesystem::path& folder) {
-  const JsonFile json(folder / "config.json");
+/// What the tensors say (flux-facts 5.2).
+T5Config config_of(const TensorSource& source) {
+  const std::string attention = "encoder.block.0.layer.0.SelfAttention.";
+  const std::string table = attention + "relative_attention_bias.weight";
+  const std::string gate = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight";
+  const bool shared = source.contains("shared.weight");
+  T5Config c;
+  c.vocabulary = source.size(shared ? "shared.weight" : "encoder.embed_tokens.weight", 0, 2);
+  c.width = source.size(attention + "q.weight", 1, 2);
+  c.buckets = source.size(table, 0, 2);
+  c.heads = source.size(table, 1, 2);
+  const int64_t inner = source.size(attention + "q.weight", 0, 2);
+  if (inner % c.heads || c.buckets % 4 || c.max_distance <= c.buckets / 4)
+    source.fail("has " + std::to_string(c.heads) + " heads for a width of " +
+                std::to_string(inner) + " and " + std::to_string(c.buckets) +
+                " buckets of positions, which is no T5");
+  c.head_width = inner / c.heads;
+  if (!source.contains(gate)) source.fail("is a T5 without gates; version 1.1 is expected");
+  c.hidden = source.size(gate, 0, 2);
+  c.layers = source.count("encoder.block.");
+  return c;
+}
+
+}  // namespace
+
+T5Config read_t5_config(const std::filesystem::path& path) {
+  if (file_exists(path)) return config_of(TensorSource(path, Network::t5));
+  const JsonFile json(path / "config.json");
   T5Config c;
   c.width = json.integer_from("d_model", 1);
   c.head_width = json.integer_from("d_kv", 1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The sizes of a T5 encoder, from text_encoder_2/config.json (flux-facts 5.2, 9).
+// The sizes of a T5 encoder, from text_encoder_2/config.json or the tensors (flux-facts 5.2, 9).
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,9 @@ struct T5Config {
   double eps = 1e-6;
 };
 
-/// Reads `folder`/config.json of a transformers T5EncoderModel. Throws Error (bad_input) naming the
-/// file and the key when something is missing, wrong or not a T5 of version 1.1.
-T5Config read_t5_config(const std::filesystem::path& folder);
+/// Reads PATH/config.json of a transformers T5EncoderModel, or the sizes of the tensors when `path`
+/// is a single file (model/source.h). Throws Error (bad_input) naming the file and the key or
+/// tensor when something is missing, wrong or not a T5 of version 1.1.
+T5Config read_t5_config(const std::filesystem::path& path);
 
 }  // namespace fluxlora

@@ -2,7 +2,7 @@
 #include "model/t5/encoder.h"
 
 #include "base/error.h"
-#include "model/load.h"
+#include "model/source.h"
 #include "model/t5/relative_bias.h"
 #include "model/token_ids.h"
 
@@ -13,19 +13,19 @@ constexpr const char* kWeights = "t5 weights";
 constexpr const char* kWorkspace = "t5 workspace";
 
 // Some files hold the token table under the encoder's own name, alone or beside the shared one.
-std::string stored_name(const SafetensorsSet& files, const std::string& name) {
-  if (name == "shared.weight" && !files.contains(name) &&
-      files.contains("encoder.embed_tokens.weight"))
-    return "encoder.embed_tokens.weight";
-  return name;
+TensorSource open_source(const std::filesystem::path& path) {
+  TensorSource source(path, Network::t5);
+  if (!source.contains("shared.weight"))
+    source.set_names({{"shared.weight", {{.stored = "encoder.embed_tokens.weight"}}}});
+  return source;
 }
 
 }  // namespace
 
-T5Encoder::T5Encoder(Device& device, const std::filesystem::path& folder, DType act)
-    : device_(device), folder_(folder), config_(read_t5_config(folder)), act_(act) {
+T5Encoder::T5Encoder(Device& device, const std::filesystem::path& path, DType act)
+    : device_(device), path_(path), config_(read_t5_config(path)), act_(act) {
   CHECK(act == DType::f32 || act == DType::f64, "t5: activations are f32 or f64");
-  const SafetensorsSet files(folder, "model");
+  const TensorSource source = open_source(path);
   weights_.blocks.resize(static_cast<size_t>(config_.layers));
   const auto describe_weights = [&](Arena& arena) {
     weights_.visit(config_, [&](const std::string&, Tensor& tensor, auto shape) {
@@ -37,14 +37,14 @@ T5Encoder::T5Encoder(Device& device, const std::filesystem::path& folder, DType 
   weight_memory_ = Arena(device, measure.used());
   describe_weights(weight_memory_);
   weights_.visit(config_, [&](const std::string& name, Tensor& tensor, auto) {
-    load_tensor(device, tensor, files, stored_name(files, name));
+    source.load(device, tensor, name);
   });
-  const WeightFormat format = act == DType::f64 ? WeightFormat::f64 : WeightFormat::f32;
   for (t5::Block& b : weights_.blocks)
-    for (Weight* w : {&b.q, &b.k, &b.v, &b.o, &b.wi_0, &b.wi_1, &b.wo}) w->format = format;
+    for (Weight* w : {&b.q, &b.k, &b.v, &b.o, &b.wi_0, &b.wi_1, &b.wo})
+      w->format = plain_format(act);
   position_table_ =
-      read_checked(files, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-                   {config_.buckets, config_.heads}, act);
+      source.read("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                  {config_.buckets, config_.heads}, act);
 }
 
 void T5Encoder::prepare(int64_t B, int64_t L) {
@@ -74,7 +74,7 @@ void T5Encoder::describe(Arena& arena) {
 const Tensor& T5Encoder::forward(std::span<const int32_t> ids) {
   CHECK(B_ > 0, "t5: prepare() comes before forward()");
   Ops& op = device_.ops();
-  upload_ids(device_, ids_, ids, config_.vocabulary, folder_);
+  upload_ids(device_, ids_, ids, config_.vocabulary, path_);
   op.embed(h_, ids_, weights_.tokens);
   for (const t5::Block& w : weights_.blocks) block(w);
   op.rms_norm(n_, h_, weights_.final_norm, config_.eps);

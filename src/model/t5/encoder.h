@@ -56,10 +56,10 @@ struct Weights {
 
 class T5Encoder {
  public:
-  /// Reads `folder` (config.json, model.safetensors or its shards) into the device's memory. `act`
-  /// is f32 or f64, for weights and activations. Throws Error (bad_input) naming the file, and the
-  /// tensor with its expected and found shape.
-  T5Encoder(Device& device, const std::filesystem::path& folder, DType act);
+  /// Reads a folder (config.json, model.safetensors or its shards) or a single file into the
+  /// device's memory. `act` is f32 or f64, for weights and activations. Throws Error (bad_input)
+  /// naming the file, and the tensor with its expected and found shape.
+  T5Encoder(Device& device, const std::filesystem::path& path, DType act);
 
   const T5Config& config() const { return config_; }
 
@@ -78,7 +78,7 @@ class T5Encoder {
   void block(const t5::Block& w);
 
   Device& device_;
-  std::filesystem::path folder_;
+  std::filesystem::path path_;
   T5Config config_;
   DType act_;
   t5::Weights weights_;

@@ -3,7 +3,11 @@
 
 #include <string>
 
+#include <fmt/format.h>
+
+#include "base/file.h"
 #include "model/json_file.h"
+#include "model/vae/names.h"
 
 namespace fluxlora {
 namespace {
@@ -18,10 +22,38 @@ void check_levels(const JsonFile& json, const std::string& key, const std::strin
     if (k != kind) json.fail(key, "should hold " + kind + " only");
 }
 
+/// What the tensors say (flux-facts 4.1 to 4.3). Groups, scaling and shift leave no trace in them:
+/// they are FLUX.1's.
+VaeConfig config_of(const TensorSource& source) {
+  const VaeNames names = vae_names(source);
+  const auto block = [&](int64_t level, int64_t j) {
+    return fmt::format(fmt::runtime(names.down_block), level, j) + ".conv1.weight";
+  };
+  VaeConfig c;
+  while (source.contains(block(static_cast<int64_t>(c.widths.size()), 0)))
+    c.widths.push_back(source.size(block(static_cast<int64_t>(c.widths.size()), 0), 0, 4));
+  if (c.widths.empty() || c.widths.size() > 8) source.fail("has no level that its encoder begins");
+  for (const int64_t width : c.widths)
+    if (width % c.groups)
+      source.fail("has a level of " + std::to_string(width) + " channels, no multiple of " +
+                  std::to_string(c.groups));
+  c.layers = 0;
+  while (source.contains(block(0, c.layers))) ++c.layers;
+  c.latent_channels = source.size("decoder.conv_in.weight", 1, 4);
+  c.mid_attention = source.contains(
+      fmt::format("{}.{}.weight", fmt::format(fmt::runtime(names.attention), "encoder"), names.q));
+  c.quant_conv = source.contains("quant_conv.weight");
+  c.post_quant_conv = source.contains("post_quant_conv.weight");
+  c.scaling = 0.3611;
+  c.shift = 0.1159;
+  return c;
+}
+
 }  // namespace
 
-VaeConfig read_vae_config(const std::filesystem::path& folder) {
-  const JsonFile json(folder / "config.json");
+VaeConfig read_vae_config(const std::filesystem::path& path) {
+  if (file_exists(path)) return config_of(TensorSource(path, Network::vae));
+  const JsonFile json(path / "config.json");
   if (json.text("_class_name", "AutoencoderKL") != "AutoencoderKL")
     json.fail("_class_name", "should be AutoencoderKL");
   VaeConfig c;

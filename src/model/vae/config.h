@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The sizes of a VAE, from vae/config.json of a diffusers folder (flux-facts 4.1).
+// The sizes of a VAE, from vae/config.json of a diffusers folder or the tensors (flux-facts 4.1).
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,10 @@ struct VaeConfig {
   int64_t factor() const { return int64_t{1} << (widths.size() - 1); }
 };
 
-/// Reads `folder`/config.json of a diffusers AutoencoderKL. Throws Error (bad_input) naming the
-/// file and the key when something is missing, wrong or not an AutoencoderKL that we know.
-VaeConfig read_vae_config(const std::filesystem::path& folder);
+/// Reads PATH/config.json of a diffusers AutoencoderKL, or the sizes of the tensors when `path` is
+/// a single file (model/source.h), with FLUX.1's scaling and shift. Throws Error (bad_input) naming
+/// the file and the key or tensor when something is missing, wrong or not an AutoencoderKL that we
+/// know.
+VaeConfig read_vae_config(const std::filesystem::path& path);
 
 }  // namespace fluxlora

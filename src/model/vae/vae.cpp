@@ -49,11 +49,11 @@ void latents_of_posterior(const Tensor& latents, const Tensor& moments, const Te
     latents_as<float>(latents, moments, noise, config);
 }
 
-Vae::Vae(Device& device, const std::filesystem::path& folder, DType dtype)
+Vae::Vae(Device& device, const std::filesystem::path& path, DType dtype)
     : device_(device),
-      config_(read_vae_config(folder)),
+      config_(read_vae_config(path)),
       dtype_(dtype),
-      weights_(device, folder, config_, dtype) {}
+      weights_(device, path, config_, dtype) {}
 
 int64_t Vae::workspace_bytes(const VaeConfig& config, DType dtype, int64_t B, int64_t H,
                              int64_t W) {

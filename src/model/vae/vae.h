@@ -23,8 +23,9 @@ void latents_of_posterior(const Tensor& latents, const Tensor& moments, const Te
 /// are multiples of factor(); h = H / factor(), w = W / factor(), C = latent_channels().
 class Vae {
  public:
-  /// `folder` is the vae/ of a diffusers folder. Throws Error (bad_input) naming what does not fit.
-  Vae(Device& device, const std::filesystem::path& folder, DType dtype);
+  /// `path` is the vae/ of a diffusers folder or a single file. Throws Error (bad_input) naming
+  /// what does not fit.
+  Vae(Device& device, const std::filesystem::path& path, DType dtype);
 
   const VaeConfig& config() const { return config_; }
   int64_t factor() const { return config_.factor(); }

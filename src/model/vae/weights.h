@@ -56,10 +56,9 @@ struct Half {
 
 class Weights {
  public:
-  /// Reads FOLDER/diffusion_pytorch_model.safetensors. Throws Error (bad_input) naming the tensor
-  /// that is missing or of another shape than the configuration says.
-  Weights(Device& device, const std::filesystem::path& folder, const VaeConfig& config,
-          DType dtype);
+  /// Reads a folder of diffusers' layout or a single file. Throws Error (bad_input) naming the
+  /// tensor that is missing or of another shape than the configuration says.
+  Weights(Device& device, const std::filesystem::path& path, const VaeConfig& config, DType dtype);
 
   Half encoder, decoder;
 

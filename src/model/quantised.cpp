@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// How others store weights in fewer bits (flux-facts 2.3): fp8 with a factor is read, the rest is
+// refused by name.
+#include <cmath>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "model/source.h"
+
+namespace fluxlora {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kWeight = ".weight";
+
+/// Endings of tensors that only a format has which is not read, with its name.
+struct Mark {
+  std::string_view ending;
+  const char* format;
+};
+constexpr Mark kMarks[] = {{".weight_scale_2", "nvfp4"},
+                           {".weight.absmax", "bitsandbytes (nf4, fp4 or int8)"},
+                           {".SCB", "bitsandbytes int8"},
+                           {".qweight", "4-bit integers (Nunchaku, GPTQ or AWQ)"},
+                           {".wscales", "4-bit integers (Nunchaku)"}};
+
+[[noreturn]] void refuse(const std::filesystem::path& path, const std::string& layer,
+                         const std::string& format) {
+  throw bad_input(path.string(),
+                  fmt::format("\"{}\" is quantised as {}, which is not read", layer, format),
+                  "take the model in bf16, f16 or fp8 (plain or scaled)");
+}
+
+std::string format_in(const json& entry) {
+  if (!entry.is_object() || !entry.contains("format") || !entry["format"].is_string())
+    return "an unnamed format";
+  return entry["format"].get<std::string>();
+}
+
+}  // namespace
+
+void TensorSource::check_format(const std::string& layer, const std::string& format) const {
+  if (format != "float8_e4m3fn" && format != "float8_e5m2") refuse(files_.path(), layer, format);
+}
+
+void TensorSource::check_quantisation() const {
+  for (const std::string& name : files_.names()) {
+    if (!name.starts_with(prefix_)) continue;
+    for (const Mark& mark : kMarks)
+      if (name.ends_with(mark.ending))
+        refuse(files_.path(), name.substr(0, name.size() - mark.ending.size()), mark.format);
+    const auto& entry = files_.entry(name);
+    constexpr std::string_view kComfy = ".comfy_quant";
+    if (name.ends_with(kComfy)) {
+      const auto* text = reinterpret_cast<const char*>(entry.data);
+      check_format(name.substr(0, name.size() - kComfy.size()),
+                   format_in(json::parse(text, text + entry.bytes, nullptr, false)));
+    }
+    if (name.ends_with(kWeight) && entry.dtype > DType::f8_e5m2)
+      refuse(files_.path(), name, std::string(safetensors_name(entry.dtype)));
+  }
+  for (const auto& file : files_.files()) {
+    const auto entry = file->metadata().find("_quantization_metadata");
+    if (entry == file->metadata().end()) continue;
+    const json root = json::parse(entry->second, nullptr, false);
+    if (!root.is_object() || !root.contains("layers") || !root["layers"].is_object())
+      fail("has a damaged entry _quantization_metadata");
+    for (const auto& [layer, value] : root["layers"].items()) check_format(layer, format_in(value));
+  }
+}
+
+std::vector<double> TensorSource::scales(const std::string& stored, int64_t rows) const {
+  if (!stored.ends_with(kWeight)) return {};
+  const std::string layer = prefix_ + stored.substr(0, stored.size() - kWeight.size());
+  for (const char* ending : {".scale_weight", ".weight_scale"}) {
+    const std::string name = layer + ending;
+    if (!files_.contains(name)) continue;
+    const auto& entry = files_.entry(name);
+    int64_t count = 1;
+    for (const int64_t size : entry.shape) count *= size;
+    if (entry.dtype > DType::f16)
+      refuse(files_.path(), layer,
+             fmt::format("something with scales of the type {}", safetensors_name(entry.dtype)));
+    if (count != 1 && (count != rows || entry.shape[0] != rows))
+      refuse(files_.path(), layer, "something with a scale for each block of numbers");
+    std::vector<double> factors(static_cast<size_t>(count));
+    convert(DType::f64, factors.data(), entry.dtype, entry.data, count);
+    for (const double factor : factors)
+      if (!std::isfinite(factor)) fail(fmt::format("\"{}\" is not finite", name));
+    return factors;
+  }
+  return {};
+}
+
+}  // namespace fluxlora
