@@ -133,6 +133,11 @@ TEST_F(CommandLine, DoctorFindsWhatIsMissing) {
   EXPECT_THAT(cache.out, HasSubstr("-> set XDG_CACHE_HOME"));
 }
 
+TEST_F(CommandLine, AnErrorIsTwoLinesWhateverTheFileIsCalled) {
+  expect_error("inspect \"$(printf 'a\\nb\\033[2J')\"", "a?b?[2J: does not exist",
+               "check the path");
+}
+
 TEST_F(CommandLine, AFullOutputIsAnError) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
   const Ran ran = run_program("doctor --json", folder_.path(), "/dev/full");
