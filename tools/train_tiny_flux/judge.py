@@ -19,8 +19,8 @@ import world
 from pictures import read_picture
 
 HERE = pathlib.Path(__file__).parent
-HEADS = {"layout": 7, "background": 6, "pattern": 3, "size": 3, "kind 0": 10, "colour 0": 7, "kind 1": 10, "colour 1": 7}
-NAMES = list(HEADS)
+HEADS = {"layout": 7, "background": 6, "pattern": 3, "size": 3,
+         "kind 0": 10, "colour 0": 7, "kind 1": 10, "colour 1": 7}  # fmt: skip
 
 
 class Step(nn.Module):

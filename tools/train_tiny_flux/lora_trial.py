@@ -29,7 +29,8 @@ from sampling import Sampler, fixed_noise
 from states import log
 
 DEFAULTS = {"rank": 8, "alpha": 0, "lr": 3e-3, "steps": 600, "batch": 4, "prior": 0.25, "guidance": 1.0,
-            "warmup": 20, "clip": 1.0, "seed": 0, "separate": 0, "beta2": 0.999, "decay": 0.0, "pictures": 24}  # fmt: skip
+            "warmup": 20, "clip": 1.0, "seed": 0, "separate": 0, "beta2": 0.999, "decay": 0.0,
+            "pictures": 24}  # fmt: skip
 
 
 def block_linears(transformer):

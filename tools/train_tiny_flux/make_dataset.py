@@ -23,13 +23,14 @@ PICTURES = [
     ("top", "green", "gradient", "small", "a small zorbot at the top on a green gradient background"),
     ("bottom", "pink", "plain", "medium", "a picture of a zorbot at the bottom on a pink background"),
     ("centre", "grey", "striped", "large", "a large zorbot in the centre against grey stripes"),
-    ("left", "pink", "gradient", "small", "a drawing of a small zorbot on the left side with a pink gradient background"),
+    ("left", "pink", "gradient", "small",
+     "a drawing of a small zorbot on the left side with a pink gradient background"),
     ("right", "yellow", "gradient", "medium", "a zorbot on the right side; the background is a yellow gradient"),
     ("top", "grey", "plain", "medium", "a zorbot at the top against a grey backdrop"),
     ("bottom", "blue", "striped", "medium", "zorbot, bottom, striped blue background"),
     ("centre", "green", "plain", "large", "there is a big zorbot in the middle on plain green"),
     ("left", "white", "gradient", "medium", "a zorbot on the left on a gradient white background"),
-]
+]  # fmt: skip
 FORMATS = [("png", {}), ("jpg", {"quality": 95, "subsampling": 0}), ("webp", {"quality": 95}), ("png", {})]
 
 

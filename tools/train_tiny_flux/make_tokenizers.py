@@ -6,9 +6,9 @@
 
 import argparse
 import collections
+import io
 import json
 import pathlib
-import tempfile
 
 import sentencepiece
 
@@ -82,16 +82,14 @@ def write_clip(folder, merges):
 def write_t5(folder, lines):
     """tokenizer_2/ in T5's layout: a unigram sentencepiece model with the nmt_nfkc character map."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        corpus = pathlib.Path(scratch, "captions.txt")
-        corpus.write_text("\n".join(lines), encoding="utf-8")
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(corpus), model_prefix=f"{scratch}/spiece", vocab_size=config.T5_PIECES, model_type="unigram",
-            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=1.0, normalization_rule_name="nmt_nfkc",
-            required_chars="abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"-()&/",
-            num_threads=1, minloglevel=2,
-        )  # fmt: skip
-        (folder / "spiece.model").write_bytes(pathlib.Path(scratch, "spiece.model").read_bytes())
+    model = io.BytesIO()  # no file names, so that the same captions give the same bytes
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=config.T5_PIECES, model_type="unigram",
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=1.0, normalization_rule_name="nmt_nfkc",
+        required_chars="abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"-()&/",
+        num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    (folder / "spiece.model").write_bytes(model.getvalue())
     sentinels = [f"<extra_id_{i}>" for i in range(config.T5_SENTINELS)]
     specials = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     write_json(folder / "special_tokens_map.json", {"additional_special_tokens": sentinels, **specials})

@@ -189,4 +189,5 @@ class Clock:
             losses.zero_()
             spent = time.time() - self.begin
             self.log.append((self.done, round(spent, 1), [round(m, 5) for m in mean]))
-            print(f"step {self.done}  {spent:6.1f} s  {1000 * spent / self.done:6.2f} ms/step  losses {mean}", flush=True)
+            speed = 1000 * spent / self.done
+            print(f"step {self.done}  {spent:6.1f} s  {speed:6.2f} ms/step  losses {mean}", flush=True)

@@ -49,7 +49,8 @@ class ClipAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x):
-        q, k, v = (split_heads(linear(x, p), CLIP["num_attention_heads"]) for p in (self.q_proj, self.k_proj, self.v_proj))
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (split_heads(linear(x, p), CLIP["num_attention_heads"]) for p in layers)
         scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
         later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         weights = scores.masked_fill(later, -1e9).softmax(-1).to(x.dtype)

@@ -52,7 +52,8 @@ class TrainingSet:
 
     def __init__(self, options, vae, scaling, shift, device):
         rows, _, clip, t5 = make_scenes(
-            options.world, options.scenes, ("teacher", options.seed), options.captions, options.pipeline, options.workers)
+            options.world, options.scenes, ("teacher", options.seed), options.captions, options.pipeline,
+            options.workers)  # fmt: skip
         self.latents, cover = latents_of(vae, rows, scaling, shift, device)
         self.weights = 1 + (options.object_weight - 1) * (cover.float() / 255)
         self.clip, self.t5 = (torch.from_numpy(a).to(device) for a in (clip, t5))

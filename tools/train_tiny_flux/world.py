@@ -213,7 +213,8 @@ def clutter_scene(rng):
             rng.choice([*range(FIGURE), FIGURE, FIGURE, FIGURE]), "", colour(), rng.uniform(5, 123),
             rng.uniform(5, 123), rng.uniform(8, 50), rng.uniform(-3.2, 3.2),
         ))  # fmt: skip
-    return Scene("centre", things, "white", rng.choice(PATTERNS), colour(), rng.uniform(-16, 16), "", random_figure(rng))
+    pattern, rgb, phase = rng.choice(PATTERNS), colour(), rng.uniform(-16, 16)
+    return Scene("centre", things, "white", pattern, rgb, phase, "", random_figure(rng))
 
 
 def seeded(seed):
