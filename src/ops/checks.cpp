@@ -67,6 +67,8 @@ void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bia
   same_rows("linear", y, x);
   CHECK(y.dtype() == x.dtype(), say("linear", "dtypes", y, x));
   CHECK(w && w.values.rank() == 2, "linear: weight " + w.values.describe());
+  CHECK((w.format == WeightFormat::fp8) == static_cast<bool>(w.scales), "linear: fp8 has scales");
+  if (w.scales) vector("linear", w.scales, w.out());
   CHECK(y.dim(-1) == w.out() && x.dim(-1) == w.in(),
         say("linear", "widths", y, x) + " with weight " + w.values.describe());
   if (bias) vector("linear", bias, w.out());

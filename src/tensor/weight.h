@@ -6,7 +6,7 @@
 
 namespace fluxlora {
 
-enum class WeightFormat { f64, f32, bf16 };
+enum class WeightFormat { f64, f32, bf16, fp8 };
 
 /// The format of unquantised weights of this element type.
 inline WeightFormat plain_format(DType dtype) {
@@ -14,11 +14,13 @@ inline WeightFormat plain_format(DType dtype) {
   return dtype == DType::bf16 ? WeightFormat::bf16 : WeightFormat::f32;
 }
 
-/// A frozen (out, in) matrix. `values` is (out, in) in the format's element type. Models hold these
-/// and hand them to Ops::linear; no model file looks inside.
+/// A frozen (out, in) matrix. `values` is (out, in) in the format's element type. fp8 is e4m3 with a
+/// factor a row: row o stands for values[o] scales[o]. Models hold these and hand them to
+/// Ops::linear; no model file looks inside.
 struct Weight {
   WeightFormat format = WeightFormat::f32;
-  Tensor values;  // (out, in)
+  Tensor values;       // (out, in)
+  Tensor scales = {};  // (out) f32 for fp8, else empty
 
   int64_t out() const { return values.dim(0); }
   int64_t in() const { return values.dim(1); }
