@@ -182,13 +182,16 @@ std::string content_hash(const std::vector<fs::path>& parts) {
 }
 
 SchedulerConfig read_scheduler_config(const ModelFiles& model) {
+  if (!model.scheduler.empty()) return read_scheduler_config(model.scheduler);
   SchedulerConfig config;
-  if (model.scheduler.empty()) {
-    config.use_dynamic_shifting = flux::read_config(model.transformer).guidance_embed;
-    config.shift = 1;
-    return config;
-  }
-  const JsonFile json(model.scheduler / "scheduler_config.json");
+  config.use_dynamic_shifting = flux::read_config(model.transformer).guidance_embed;
+  config.shift = 1;
+  return config;
+}
+
+SchedulerConfig read_scheduler_config(const fs::path& folder) {
+  const JsonFile json(folder / "scheduler_config.json");
+  SchedulerConfig config;
   config.use_dynamic_shifting = json.boolean("use_dynamic_shifting", false);
   config.shift = json.number("shift", 1.0);
   config.base_shift = json.number("base_shift", config.base_shift);

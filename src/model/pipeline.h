@@ -47,8 +47,10 @@ struct SchedulerConfig {
   double base_shift = 0.5, max_shift = 1.15;
   int64_t base_tokens = 256, max_tokens = 4096;
 };
-/// Reads scheduler_config.json; with a single file, what the transformer's kind asks for: a shift
-/// by the picture's size with guidance (dev), none without (schnell).
+/// Reads scheduler_config.json of this folder.
+SchedulerConfig read_scheduler_config(const std::filesystem::path& folder);
+/// The model's; with a single file, what the transformer's kind asks for: a shift by the picture's
+/// size with guidance (dev), none without (schnell).
 SchedulerConfig read_scheduler_config(const ModelFiles& model);
 
 }  // namespace fluxlora

@@ -309,7 +309,14 @@ TEST_F(Config, SettingsThatAreWrong) {
 /// Options in which every key differs from its default, with texts that are hard to write.
 train::RunOptions unusual() {
   train::RunOptions o = default_options();
-  o.model = {"models/d\"e\"v", "f32", 77};
+  o.model.path = "models/d\"e\"v";
+  o.model.vae = "/parts/ae.safetensors";
+  o.model.clip = "/parts/clip_l.safetensors";
+  o.model.t5 = "/parts/t5xxl.safetensors";
+  o.model.clip_tokenizer = "/parts/clip";
+  o.model.t5_tokenizer = "/parts/t5";
+  o.model.precision = "f32";
+  o.model.text_tokens = 77;
   o.subject = {"naïve 'name'", "zor\"bot\\", "style"};
   FolderOptions first, second;
   first.path = "a b";
