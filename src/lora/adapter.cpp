@@ -23,8 +23,9 @@ Tensor matrix(const Tensor& flat, int64_t offset, int64_t rows, int64_t columns)
 }  // namespace
 
 AdapterSet::AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs,
-                       DType dtype, bool trains)
-    : device_(device), weights_(weights), specs_(std::move(specs)) {
+                       DType act, bool trains, bool assistant)
+    : device_(device), weights_(weights), specs_(std::move(specs)), assistant_(assistant) {
+  CHECK(!(trains && assistant), "an assistant does not train");
   // By layer: the A of all its adapters stacked, then each B. The order of layers is the model's.
   std::map<std::string, std::vector<size_t>> by_layer;
   for (size_t i = 0; i < specs_.size(); ++i) by_layer[specs_[i].bfl].push_back(i);
@@ -42,19 +43,31 @@ AdapterSet::AdapterSet(Device& device, flux::Weights& weights, std::vector<Adapt
       size = aligned(size);
     }
   });
-  const int64_t bytes = size * dtype_size(dtype);
-  memory_ = device.allocate(bytes * (trains ? 2 : 1) + static_cast<int64_t>(sizeof(float)));
-  params_ = Tensor(dtype, {size}, memory_.data());
-  device.ops().fill(params_, 0);
-  char* after = static_cast<char*>(memory_.data()) + bytes;
-  if (trains) {
-    grads_ = Tensor(dtype, {size}, after);
-    device.ops().fill(grads_, 0);
-    after += bytes;
-  }
-  multiplier_ = Tensor(DType::f32, {1}, after);
+  allocate(size, act, trains);
   set_multiplier(1);
   attach(by_layer);
+}
+
+void AdapterSet::allocate(int64_t size, DType act, bool trains) {
+  const DType own = act == DType::f64 ? DType::f64 : DType::f32;
+  const int64_t bytes = size * dtype_size(own);
+  const int64_t copy = act == own ? 0 : size * dtype_size(act);
+  memory_ = device_.allocate(bytes * (trains ? 2 : 1) + copy + static_cast<int64_t>(sizeof(float)));
+  char* next = static_cast<char*>(memory_.data());
+  const auto take = [&](DType dtype) {
+    const Tensor flat(dtype, {size}, next);
+    next += flat.bytes();
+    device_.ops().fill(flat, 0);
+    return flat;
+  };
+  params_ = take(own);
+  if (trains) grads_ = take(own);
+  active_ = copy ? take(act) : params_;
+  multiplier_ = Tensor(DType::f32, {1}, next);
+}
+
+void AdapterSet::refresh() {
+  if (active_.data() != params_.data()) device_.ops().cast(active_, params_);
 }
 
 void AdapterSet::attach(const std::map<std::string, std::vector<size_t>>& by_layer) {
@@ -63,32 +76,33 @@ void AdapterSet::attach(const std::map<std::string, std::vector<size_t>>& by_lay
   flux::visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
     const auto found = by_layer.find(bfl);
     if (found == by_layer.end()) return;
-    CHECK(layer.adapters.empty(), "a second AdapterSet on " + bfl);
+    LoraStack& stack = assistant_ ? layer.assistant : layer;
+    CHECK(stack.adapters.empty(), "a second AdapterSet on " + bfl);
     int64_t rank0 = 0;
     for (const size_t i : found->second) {
       const AdapterSpec& s = specs_[i];
       LoraSlice slice{s.row0, s.rows, rank0, s.rank, s.scale(), {}, {}};
-      slice.B = matrix(params_, b[i]->offset, s.rows, s.rank);
+      slice.B = matrix(active_, b[i]->offset, s.rows, s.rank);
       if (grads_) slice.dB = matrix(grads_, b[i]->offset, s.rows, s.rank);
-      layer.adapters.push_back(slice);
+      stack.adapters.push_back(slice);
       rank0 += s.rank;
     }
     const int64_t first = a[found->second.front()]->offset;
-    layer.A = matrix(params_, first, rank0, layer.in());
-    if (grads_) layer.dA = matrix(grads_, first, rank0, layer.in());
-    layer.multiplier = multiplier_;
+    stack.A = matrix(active_, first, rank0, layer.in());
+    if (grads_) stack.dA = matrix(grads_, first, rank0, layer.in());
+    stack.multiplier = multiplier_;
   });
 }
 
 AdapterSet::~AdapterSet() {
   flux::visit_linears(weights_, [&](const std::string&, AdaptedLinear& layer) {
-    layer.adapters.clear();
-    layer.A = layer.dA = layer.multiplier = {};
+    (assistant_ ? layer.assistant : layer) = LoraStack{};
   });
 }
 
 void AdapterSet::initialise(uint64_t seed, const std::string& init) {
   device_.ops().fill(params_, 0);
+  refresh();
   for (const Segment& segment : segments_) {
     if (!segment.is_a) continue;
     Philox random(seed, Draw::init, static_cast<uint32_t>(segment.spec));
@@ -121,7 +135,10 @@ HostTensor AdapterSet::download(const Segment& segment) const {
 void AdapterSet::upload(const Segment& segment, const Tensor& host) {
   CHECK(host.dtype() == params_.dtype() && host.size() == segment.rows * segment.columns,
         "AdapterSet::upload: " + host.describe());
-  device_.upload(matrix(params_, segment.offset, segment.rows, segment.columns), host.data());
+  const Tensor own = matrix(params_, segment.offset, segment.rows, segment.columns);
+  device_.upload(own, host.data());
+  if (active_.data() != params_.data())
+    device_.ops().cast(matrix(active_, segment.offset, segment.rows, segment.columns), own);
 }
 
 }  // namespace fluxlora::lora

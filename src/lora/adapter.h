@@ -21,13 +21,15 @@ struct Segment {
 };
 
 /// Adapters for a transformer: parameters and, when they train, gradients in one flat buffer each.
-/// They stay attached to the weights for this object's life.
+/// Both are f32, or f64 with f64 activations; beside bf16 activations the layers read a bf16 copy
+/// of the parameters. They stay attached to the weights for this object's life.
 class AdapterSet {
  public:
-  /// `dtype` f32 (or f64 in gradient checks). Several specs may name the same rows: their changes
-  /// add up. The base weights are untouched.
-  AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs, DType dtype,
-             bool trains);
+  /// `act` is the dtype of activations. Several specs may name the same rows: their changes add up.
+  /// The base weights are untouched. An `assistant` lies beside the layers' own adapters and does
+  /// not train; workspaces are made after it too.
+  AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs, DType act,
+             bool trains, bool assistant = false);
   ~AdapterSet();
   AdapterSet(const AdapterSet&) = delete;
   AdapterSet& operator=(const AdapterSet&) = delete;
@@ -37,6 +39,9 @@ class AdapterSet {
   int64_t size() const { return params_.size(); }
   const Tensor& params() const { return params_; }  // (size)
   const Tensor& grads() const { return grads_; }    // (size), empty unless it trains
+
+  /// What the layers read, made from params(): to be called after these were changed from outside.
+  void refresh();
 
   /// A as `init` says (lora::Options::init) from `seed`, B zero.
   void initialise(uint64_t seed, const std::string& init);
@@ -48,6 +53,7 @@ class AdapterSet {
   void upload(const Segment& segment, const Tensor& host);
 
  private:
+  void allocate(int64_t size, DType act, bool trains);
   /// Sets the views of every layer that carries adapters: indices of specs by layer name.
   void attach(const std::map<std::string, std::vector<size_t>>& by_layer);
 
@@ -57,6 +63,8 @@ class AdapterSet {
   std::vector<Segment> segments_;
   Buffer memory_;
   Tensor params_, grads_, multiplier_;
+  bool assistant_;
+  Tensor active_;  // (size): what the layers read; params_ itself unless activations are bf16
 };
 
 }  // namespace fluxlora::lora

@@ -47,6 +47,12 @@ void statistics(const char* op, const Tensor& stats, const Tensor& x) {
   stats_dtype(op, stats, x);
 }
 
+/// x as y is, but in the dtype of statistics.
+void same_shape(const char* op, const Tensor& x, const Tensor& y) {
+  CHECK(x.same_shape(y), say(op, "shapes", x, y));
+  stats_dtype(op, x, y);
+}
+
 /// One number a batch item.
 void per_item(const char* op, const Tensor& v, const Tensor& x) {
   CHECK(v.rank() == 1 && v.dim(0) == x.dim(0), say(op, "items", v, x));
@@ -77,7 +83,7 @@ void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bia
 void dense(const char* op, const Tensor& y, const Tensor& x, const Tensor& a) {
   same_rows(op, y, x);
   CHECK(y.dtype() == x.dtype(), say(op, "dtypes", y, x));
-  stats_dtype(op, a, x);
+  if (a.dtype() != x.dtype()) stats_dtype(op, a, x);
   CHECK(a.rank() == 2 && y.dim(-1) == a.dim(0) && x.dim(-1) == a.dim(1),
         say(op, "widths", y, x) + " with " + a.describe());
 }
@@ -235,8 +241,8 @@ void upsample2x(const Tensor& y, const Tensor& x) {
 
 void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise, const Tensor& t) {
   CHECK(x_t.rank() == 3, "flow_interpolate: " + x_t.describe());
-  same("flow_interpolate", x_t, x0);
-  same("flow_interpolate", x_t, noise);
+  same_shape("flow_interpolate", x0, x_t);
+  same_shape("flow_interpolate", noise, x_t);
   per_item("flow_interpolate", t, x_t);
   stats_dtype("flow_interpolate", t, x_t);
 }
@@ -245,8 +251,8 @@ void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred, con
                const Tensor& noise, const Tensor& weight) {
   const char* const op = "flow_loss";
   CHECK(pred.rank() == 3, "flow_loss: " + pred.describe());
-  same(op, x0, pred);
-  same(op, noise, pred);
+  same_shape(op, x0, pred);
+  same_shape(op, noise, pred);
   per_item(op, loss, pred);
   stats_dtype(op, loss, pred);
   if (!d_pred) return;

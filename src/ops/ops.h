@@ -8,8 +8,11 @@
 // that composes the simple ones (composite.cpp); a backend overrides it where fusing pays.
 //
 // Dimensions: docs/notation.md. (B, T, C) activations may be strided in B and T ("rows views"); all
-// activations of one call have one dtype. Statistics, losses and tables are f32, or f64 when the
-// activations are f64. An empty view for an output means "not needed".
+// activations of one call have one dtype: f32 or f64 on the CPU, f32 or bf16 on a GPU. So have the
+// frozen vectors beside them (norm weights, biases). Statistics, losses, tables, the clean pictures
+// and noise of the flow, trained parameters and their gradients are f32, or f64 when the
+// activations are f64. Adapter matrices may also come as copies in the activations' dtype. An empty
+// view for an output means "not needed".
 #pragma once
 
 #include <span>
@@ -79,13 +82,15 @@ class Ops {
   /// Independent products of both streams; the default body loops.
   virtual void linear_group(std::span<const LinearCall> calls);
 
-  /// y (+)= scale x aᵀ.  y (B, T, R), x (B, T, C), a (R, C): a small trained matrix.
+  /// y (+)= scale x aᵀ.  y (B, T, R), x (B, T, C), a (R, C): a small trained matrix, in its own
+  /// dtype or the activations'.
   virtual void dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scale& scale,
                      Grad mode) = 0;
   /// dx (+)= scale dy a.  dx (B, T, C), dy (B, T, R), a (R, C).
   virtual void dense_dx(const Tensor& dx, const Tensor& dy, const Tensor& a, const Scale& scale,
                         Grad mode) = 0;
-  /// da (+)= scale Σ_rows dyᵀ x.  da (R, C), dy (B, T, R), x (B, T, C).
+  /// da (+)= scale Σ_rows dyᵀ x.  da (R, C) in the dtype of trained parameters, dy (B, T, R),
+  /// x (B, T, C).
   virtual void dense_dw(const Tensor& da, const Tensor& dy, const Tensor& x, const Scale& scale,
                         Grad mode) = 0;
 
@@ -177,11 +182,13 @@ class Ops {
   virtual void upsample2x(const Tensor& y, const Tensor& x) = 0;
 
   // ---- flow ----------------------------------------------------------------------------------
-  /// x_t[b] = (1 - t[b]) x0[b] + t[b] noise[b].  (B, N, C), t (B).
+  /// x_t[b] = (1 - t[b]) x0[b] + t[b] noise[b].  (B, N, C), t (B). x_t is an activation, the others
+  /// are not.
   virtual void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise,
                                 const Tensor& t) = 0;
   /// loss[b] = mean_b (pred - (noise - x0))²; d_pred = weight[b] · d loss[b] / d pred.
-  /// pred, x0, noise, d_pred (B, N, C); loss, weight (B). The caller folds 1/B into weight.
+  /// pred, x0, noise, d_pred (B, N, C), pred and d_pred activations; loss, weight (B). The caller
+  /// folds 1/B into weight.
   virtual void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred,
                          const Tensor& x0, const Tensor& noise, const Tensor& weight) = 0;
 

@@ -124,6 +124,7 @@ void load_checkpoint(const RunPaths& paths, int64_t step, State& state) {
       throw does_not_fit(path, piece.name);
     state.device.upload(piece.view, file.read(piece.name, entry.dtype).view.data());
   }
+  state.adapters.refresh();
   state.step = step;
 }
 

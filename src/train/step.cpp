@@ -211,6 +211,7 @@ StepResult Stepper::run(State& state) {
       optim::learning_rate(options_.train.schedule, state.step, options_.train.steps);
   state.optimizer.step(state.adapters.params(), state.adapters.grads(), norm_, result.learning_rate,
                        state.step + 1);
+  state.adapters.refresh();
   ++state.step;
   return result;
 }

@@ -174,7 +174,8 @@ void Run::load_networks() {
   adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_, kAct,
                                                  /*trains=*/true);
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
-  optimizer_ = optim::make_optimizer(device_, t.optimizer, adapters_->size(), kAct);
+  optimizer_ =
+      optim::make_optimizer(device_, t.optimizer, adapters_->size(), adapters_->params().dtype());
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
   if (start_.step > 0) load_checkpoint(paths_, start_.step, *state_);
   check_disk();

@@ -153,12 +153,12 @@ __global__ void scale_product_kernel(Rows<bf16> y, const bf16* product, ScaleBia
   }
 }
 
-template <typename T>
-__global__ void scale_matrix_kernel(T* out, Rows<const float> a, float value, const float* factor) {
+template <typename TO, typename TI>
+__global__ void scale_matrix_kernel(TO* out, Rows<const TI> a, float value, const float* factor) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= a.rows * a.columns) return;
   const float by = factor ? value * factor[0] : value;
-  out[i] = from_float<T>(by * a.row(0, i / a.columns)[i % a.columns]);
+  out[i] = from_float<TO>(by * to_float(a.row(0, i / a.columns)[i % a.columns]));
 }
 
 __global__ void add_scaled_by_kernel(Rows<float> y, const float* x, float value,
@@ -268,10 +268,11 @@ void scale_product(cudaStream_t stream, const Tensor& y, const void* product,
 void scale_matrix(cudaStream_t stream, const Tensor& out, const Tensor& a, double value,
                   const float* factor) {
   CHECK(out.contiguous(), "scale_matrix: " + out.describe());
-  const Rows<const float> from(a);
-  for_activations(out.dtype(), [&]<typename T>(T) {
-    scale_matrix_kernel<<<blocks_for(out.size(), 256), 256, 0, stream>>>(
-        out.as<T>(), from, static_cast<float>(value), factor);
+  for_activations(out.dtype(), [&]<typename TO>(TO) {
+    for_activations(a.dtype(), [&]<typename TI>(TI) {
+      scale_matrix_kernel<<<blocks_for(out.size(), 256), 256, 0, stream>>>(
+          out.as<TO>(), Rows<const TI>(a), static_cast<float>(value), factor);
+    });
   });
   CUDA_CHECK_LAUNCH();
 }

@@ -17,7 +17,6 @@ constexpr const char* kWorkspace = "clip workspace";
 
 ClipText::ClipText(Device& device, const std::filesystem::path& path, DType act)
     : device_(device), path_(path), config_(read_clip_config(path)) {
-  CHECK(act == DType::f32 || act == DType::f64, "clip: activations are f32 or f64");
   const TensorSource source(path, Network::clip);
   weights_.layers.resize(static_cast<size_t>(config_.layers));
   const auto describe_weights = [&](Arena& arena) {

@@ -16,8 +16,8 @@ namespace fluxlora {
 class ClipText {
  public:
   /// Reads a folder (config.json, model.safetensors or its shards) or a single file into the
-  /// device's memory. `act` is f32 or f64, for weights and activations. Throws Error (bad_input)
-  /// naming the file, and the tensor with its expected and found shape.
+  /// device's memory. `act` is f32, f64 or bf16, for weights and activations. Throws Error
+  /// (bad_input) naming the file, and the tensor with its expected and found shape.
   ClipText(Device& device, const std::filesystem::path& path, DType act);
 
   const ClipConfig& config() const { return config_; }

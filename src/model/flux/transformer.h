@@ -19,8 +19,8 @@ namespace fluxlora::flux {
 /// A loaded transformer. Adapters are attached to weights() before workspaces are made.
 class Transformer {
  public:
-  /// `path` is a transformer's folder or single file; `act` (f32 or f64) the dtype of activations,
-  /// `weights` that of the frozen matrices. Throws Error (bad_input) naming the file.
+  /// `path` is a transformer's folder or single file; `act` (f32, f64 or bf16) the dtype of
+  /// activations, `weights` that of the frozen matrices. Throws Error (bad_input) naming the file.
   Transformer(Device& device, const std::filesystem::path& path, DType act, DType weights);
   Transformer(Device& device, const std::filesystem::path& path, DType act)
       : Transformer(device, path, act, act) {}

@@ -24,7 +24,6 @@ TensorSource open_source(const std::filesystem::path& path) {
 
 T5Encoder::T5Encoder(Device& device, const std::filesystem::path& path, DType act)
     : device_(device), path_(path), config_(read_t5_config(path)), act_(act) {
-  CHECK(act == DType::f32 || act == DType::f64, "t5: activations are f32 or f64");
   const TensorSource source = open_source(path);
   weights_.blocks.resize(static_cast<size_t>(config_.layers));
   const auto describe_weights = [&](Arena& arena) {

@@ -40,10 +40,14 @@ int64_t bucket(int64_t delta, int64_t buckets, int64_t max_distance) {
 
 void fill_bias(const Tensor& bias, const Tensor& table, const T5Config& config) {
   CHECK(bias.dtype() == table.dtype(), "t5: one dtype");
-  if (bias.dtype() == DType::f64)
-    fill<double>(bias, table, config);
-  else
-    fill<float>(bias, table, config);
+  switch (dtype_size(bias.dtype())) {  // numbers are moved, not looked at
+    case 8:
+      return fill<uint64_t>(bias, table, config);
+    case 4:
+      return fill<uint32_t>(bias, table, config);
+    default:
+      return fill<uint16_t>(bias, table, config);
+  }
 }
 
 }  // namespace fluxlora::t5

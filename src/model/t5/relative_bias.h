@@ -14,7 +14,7 @@ namespace fluxlora::t5 {
 int64_t bucket(int64_t delta, int64_t buckets, int64_t max_distance);
 
 /// bias[h, i, j] = table[bucket(j - i), h].  bias (H, L, L), table (buckets, H): contiguous host
-/// memory, f32 or f64, one dtype.
+/// memory, of one dtype.
 void fill_bias(const Tensor& bias, const Tensor& table, const T5Config& config);
 
 }  // namespace fluxlora::t5
