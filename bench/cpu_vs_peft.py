@@ -95,6 +95,8 @@ def main():
     parser.add_argument("--steps", type=int, default=30, help=f"per round, of which {WARM_UP} warm up")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
+    if os.getloadavg()[0] > 0.5:
+        print("warning: other programs are running; the figures mean little", file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         folder, model = pathlib.Path(name), ROOT / "assets" / "tiny-flux"
         if options.wide:

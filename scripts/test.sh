@@ -63,9 +63,10 @@ run_asan() {
   LSAN_OPTIONS="suppressions=$root/tests/leaks.txt:print_suppressions=0" run_ctest build-asan -L fast
 }
 
+# One thread: the models are tiny, and torch's threads wait for each other by spinning.
 run_pytest() {
   local status=0
-  FLUXLORA_BUILD_DIR="$root/$folder" .venv-test/bin/python -m pytest -q -p no:cacheprovider \
+  OMP_NUM_THREADS=1 FLUXLORA_BUILD_DIR="$root/$folder" .venv-test/bin/python -m pytest -q -p no:cacheprovider \
     tests/interop tests/golden 2>&1 | tee "$folder/pytest.log" || status=$?
   grep -E '^(=+ )?[0-9]+ (passed|failed).* in [0-9.]+s' "$folder/pytest.log" | tail -n 1 >> "$closing" || true
   return "$status"

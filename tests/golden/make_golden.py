@@ -166,7 +166,7 @@ def main():
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     parser.add_argument("--floor", action="store_true", help="write nothing; print the reference's own error")
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     pipe = ref.load_pipeline(options.model)
     total = 0
 
