@@ -28,7 +28,7 @@ using Shape = std::vector<int64_t>;
 /// An argument: its sizes, what is done with it, and whose element type it has.
 struct GpuArg {
   enum Role { in, out, both };
-  enum Kind { act, stat, id };
+  enum Kind { act, stat, single, id };  // single: f32 whatever the others are
   Role role;
   Shape shape;
   Kind kind = act;
@@ -37,6 +37,9 @@ struct GpuArg {
 
   GpuArg stats() const {
     return with([](GpuArg& a) { a.kind = stat; });
+  }
+  GpuArg singles() const {
+    return with([](GpuArg& a) { a.kind = single; });
   }
   /// One that its contract wants contiguous.
   GpuArg whole() const {
@@ -234,7 +237,9 @@ class CudaTest : public ::testing::Test {
     std::vector<HostTensor> storage;
     std::vector<Tensor> tensors;
     for (size_t i = 0; i < args.size(); ++i) {
-      const DType type = args[i].kind == GpuArg::id ? DType::i32 : dtype;
+      const DType type = args[i].kind == GpuArg::id       ? DType::i32
+                         : args[i].kind == GpuArg::single ? DType::f32
+                                                          : dtype;
       storage.push_back(host_tensor(type, args[i].shape));
       for (int64_t at = 0; at < storage[i].view.size(); ++at)
         put(storage[i].view, at,
@@ -256,9 +261,9 @@ class CudaTest : public ::testing::Test {
     std::vector<Tensor> tensors;
     for (size_t i = 0; i < args.size(); ++i) {
       const GpuArg& arg = args[i];
-      const DType type = arg.kind == GpuArg::id     ? DType::i32
-                         : arg.kind == GpuArg::stat ? DType::f32
-                                                    : act;
+      const DType type = arg.kind == GpuArg::id    ? DType::i32
+                         : arg.kind == GpuArg::act ? act
+                                                   : DType::f32;
       storage.push_back(std::make_unique<GpuTensor>(gpu(), type, arg.shape,
                                                     arg.may_be_strided ? layout : Layout::whole));
       const Tensor& view = storage[i]->host_view();
