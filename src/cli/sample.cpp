@@ -141,13 +141,13 @@ int run_sample(const SampleArgs& args) {
       args.text_tokens ? args.text_tokens : train::default_text_tokens(folder);
   const int64_t steps = args.steps ? args.steps : config.guidance_embed ? 28 : 4;
 
-  const DType weights = train::weight_dtype(args.precision);
+  const WeightFormat format = train::weight_format(args.precision);
 
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);
   const eval::PromptBook book =
       eval::encode_prompts(*device, folder, prompts, {.text_tokens = text_tokens});
-  flux::Transformer model(*device, folder.transformer, DType::f32, weights);
+  flux::Transformer model(*device, folder.transformer, DType::f32, format);
   const auto adapters = attach(model, args.loras);
   eval::Painter painter(model, folder, size, text_tokens);
 
@@ -192,7 +192,7 @@ void add_sample(CLI::App& program, int& status) {
   command->add_option("--count", args->count, "Pictures of each prompt")
       ->check(CLI::Range(1, 10000));
   command->add_option("--precision", args->precision,
-                      "Format of the frozen weights: auto, f32 or bf16");
+                      "Format of the frozen weights: auto, f32, bf16 or fp8");
   command->add_option("--text-tokens", args->text_tokens, "T5 tokens; 512, or 256 for schnell")
       ->check(CLI::Range(1, 512));
   command

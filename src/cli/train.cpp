@@ -37,6 +37,7 @@ void compare_with_earlier(const train::RunOptions& options) {
   if (!file_exists(file)) return;
   train::RunOptions earlier = config::load_config(file);
   static_cast<ModelPaths&>(earlier.model) = options.model;
+  earlier.model.assistant_lora = options.model.assistant_lora;
   if (options.train.schedule.schedule == "constant") earlier.train.steps = options.train.steps;
   const size_t folders = options.dataset.folders.size();
   if (earlier.dataset.folders.size() == folders)

@@ -5,7 +5,8 @@
 //
 // Several adapters may sit on one fused weight, because diffusers and PEFT train to_q, to_k, to_v
 // and proj_mlp apart and kohya trains qkv and linear1 whole. Their A lie stacked, so that adapters
-// that share an input need one product.
+// that share an input need one product. Beside the layer's own adapters may lie those of an
+// assistant: frozen, and on only while training (a training adapter of schnell).
 #pragma once
 
 #include <vector>
@@ -22,17 +23,26 @@ struct LoraSlice {
   Tensor B, dB;                 // (rows, rank)
 };
 
-struct AdaptedLinear {
-  Weight weight;  // (out, in)
-  Tensor bias;    // (out) or empty
-  Tensor A, dA;   // (ΣR, in), stacked in the order of `adapters`; empty without
+/// Adapters that share A and m.
+struct LoraStack {
+  Tensor A, dA;  // (ΣR, in), stacked in the order of `adapters`; empty without
   std::vector<LoraSlice> adapters;
   Tensor multiplier;  ///< m: an f32 scalar on the device; 0 gives the base bit for bit
 
+  int64_t rank() const { return A ? A.dim(0) : 0; }
+  bool trains() const { return static_cast<bool>(dA); }
+};
+
+/// A linear layer with its own adapters.
+struct AdaptedLinear : LoraStack {
+  Weight weight;        // (out, in)
+  Tensor bias;          // (out) or empty
+  LoraStack assistant;  ///< never trains
+
   int64_t out() const { return weight.out(); }
   int64_t in() const { return weight.in(); }
-  int64_t total_rank() const { return A ? A.dim(0) : 0; }
-  bool trains() const { return static_cast<bool>(dA); }
+  /// Of both stacks: the columns of t, own first.
+  int64_t total_rank() const { return rank() + assistant.rank(); }
 };
 
 /// y (B, T, out) from x (B, T, in), or (B, C) both. t (B, T, ΣR) receives x Aᵀ and is kept for the

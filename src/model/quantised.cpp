@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "model/source.h"
+#include "tensor/quantise.h"
 
 namespace fluxlora {
 namespace {
@@ -93,6 +94,45 @@ std::vector<double> TensorSource::scales(const std::string& stored, int64_t rows
     return factors;
   }
   return {};
+}
+
+bool TensorSource::copy_codes(const Tensor& values, const Tensor& scales,
+                              const std::string& name) const {
+  const int64_t in = values.dim(1);
+  const std::vector<StoredRows> list = pieces(name, {values.dim(0), in});
+  for (const StoredRows& piece : list)
+    if (files_.entry(prefix_ + piece.stored).dtype != DType::f8_e4m3) return false;
+  for (const StoredRows& piece : list) {
+    const auto& entry = files_.entry(prefix_ + piece.stored);
+    convert(DType::f8_e4m3, values.as<uint8_t>() + piece.row0 * in, DType::f8_e4m3,
+            entry.data + piece.first * in, piece.rows * in);
+    const std::vector<double> factors = this->scales(piece.stored, entry.shape[0]);
+    for (int64_t r = 0; r < piece.rows; ++r) {
+      const double factor = factors.empty()       ? 1
+                            : factors.size() == 1 ? factors[0]
+                                                  : factors[static_cast<size_t>(piece.first + r)];
+      scales.as<float>()[piece.row0 + r] = static_cast<float>(factor);
+    }
+  }
+  return true;
+}
+
+void TensorSource::load(Device& device, const Weight& weight, const std::string& name) const {
+  if (weight.format != WeightFormat::fp8) return load(device, weight.values, name);
+  check(name, {weight.out(), weight.in()});
+  HostTensor values, scales;
+  const bool host = device.is_host();
+  if (!host) {
+    values = HostTensor(DType::f8_e4m3, {weight.out(), weight.in()});
+    scales = HostTensor(DType::f32, {weight.out()});
+  }
+  const Tensor codes = host ? weight.values : values.view;
+  const Tensor factors = host ? weight.scales : scales.view;
+  if (!copy_codes(codes, factors, name))
+    quantise_rows(codes, factors, read(name, {weight.out(), weight.in()}, DType::f32).view);
+  if (host) return;
+  device.upload(weight.values, codes.data());
+  device.upload(weight.scales, factors.data());
 }
 
 }  // namespace fluxlora

@@ -11,6 +11,7 @@
 
 #include "ops/device.h"
 #include "tensor/safetensors.h"
+#include "tensor/weight.h"
 
 namespace fluxlora {
 
@@ -62,6 +63,9 @@ class TensorSource {
   /// The same into `destination` (contiguous, device memory), whose shape is expected. One tensor
   /// at a time is on the host; none when the device is the host.
   void load(Device& device, const Tensor& destination, const std::string& name) const;
+  /// A frozen matrix in its format. fp8 files keep their own codes and factors in an fp8 weight;
+  /// everything else is quantised on the host.
+  void load(Device& device, const Weight& weight, const std::string& name) const;
 
  private:
   std::vector<StoredRows> pieces(const std::string& name, const std::vector<int64_t>& shape) const;
@@ -70,6 +74,8 @@ class TensorSource {
                  const std::vector<int64_t>& shape) const;
   /// The factors of a stored weight: none, one, or one for each row.
   std::vector<double> scales(const std::string& stored, int64_t rows) const;
+  /// Whether all rows are e4m3; then copies their codes, and their factors to scales (out) f32.
+  bool copy_codes(const Tensor& values, const Tensor& scales, const std::string& name) const;
   void find_prefix();
   void check_quantisation() const;
   void check_format(const std::string& layer, const std::string& format) const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensor/dtype.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -83,6 +84,18 @@ struct E4M3 {
     const float scaled = std::bit_cast<float>(magnitude << 20) * 0x1p120f;
     const uint32_t special = magnitude == 0x7F ? 0x7FC00000u : 0u;
     return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | special | sign);
+  }
+  static uint8_t bits(float value) {
+    const uint32_t wide = std::bit_cast<uint32_t>(value), magnitude = wide & 0x7FFFFFFF;
+    const uint32_t limited = std::min(magnitude, std::bit_cast<uint32_t>(448.0f));
+    // Normal: the exponent's bias goes from 127 to 7, 20 bits of the mantissa go.
+    const uint32_t normal =
+        ((limited + 0x7FFFF + ((limited >> 20) & 1)) >> 20) - (uint32_t{127 - 7} << 3);
+    // Subnormal, multiples of 2^-9: the sum with 2^14 has no smaller digits.
+    const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(limited) + 0x1p14f) -
+                               std::bit_cast<uint32_t>(0x1p14f);
+    const uint32_t finite = limited < std::bit_cast<uint32_t>(0x1p-6f) ? subnormal : normal;
+    return static_cast<uint8_t>((magnitude > 0x7F800000 ? 0x7F : finite) | (wide >> 24 & 0x80));
   }
 };
 struct E5M2 {
@@ -172,6 +185,10 @@ uint16_t f32_to_f16(float value) {
 
 float f8_e4m3_to_f32(uint8_t bits) {
   return E4M3::value(bits);
+}
+
+uint8_t f32_to_f8_e4m3(float value) {
+  return E4M3::bits(value);
 }
 
 float f8_e5m2_to_f32(uint8_t bits) {

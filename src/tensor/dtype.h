@@ -38,6 +38,7 @@ uint16_t f32_to_bf16(float value);
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value);
 float f8_e4m3_to_f32(uint8_t bits);
+uint8_t f32_to_f8_e4m3(float value);
 float f8_e5m2_to_f32(uint8_t bits);
 
 /// Converts `count` elements between any two floating types (f64, f32, bf16, f16; f8 as source

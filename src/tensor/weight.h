@@ -14,8 +14,23 @@ inline WeightFormat plain_format(DType dtype) {
   return dtype == DType::bf16 ? WeightFormat::bf16 : WeightFormat::f32;
 }
 
-/// A frozen (out, in) matrix. `values` is (out, in) in the format's element type. fp8 is e4m3 with a
-/// factor a row: row o stands for values[o] scales[o]. Models hold these and hand them to
+/// The element type of a format's values.
+inline DType element_type(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::f64:
+      return DType::f64;
+    case WeightFormat::f32:
+      return DType::f32;
+    case WeightFormat::bf16:
+      return DType::bf16;
+    case WeightFormat::fp8:
+      break;
+  }
+  return DType::f8_e4m3;
+}
+
+/// A frozen (out, in) matrix. `values` is (out, in) in the format's element type. fp8 is e4m3 with
+/// a factor a row: row o stands for values[o] scales[o]. Models hold these and hand them to
 /// Ops::linear; no model file looks inside.
 struct Weight {
   WeightFormat format = WeightFormat::f32;

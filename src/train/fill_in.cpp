@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kMostTextTokens = 512;
 
 void check_choices(const RunOptions& o) {
-  weight_dtype(o.model.precision);
+  weight_format(o.model.precision);
   if (o.output.format != "diffusers")
     throw bad_input("output.format", "\"" + o.output.format + "\" cannot be written yet",
                     "use diffusers");
@@ -31,11 +31,12 @@ void check_choices(const RunOptions& o) {
 
 }  // namespace
 
-DType weight_dtype(const std::string& precision) {
-  if (precision == "auto" || precision == "f32") return DType::f32;
-  if (precision == "bf16") return DType::bf16;
+WeightFormat weight_format(const std::string& precision) {
+  if (precision == "auto" || precision == "f32") return WeightFormat::f32;
+  if (precision == "bf16") return WeightFormat::bf16;
+  if (precision == "fp8") return WeightFormat::fp8;
   throw bad_input("model.precision", "\"" + precision + "\" is not there on the CPU",
-                  "use auto, f32 or bf16");
+                  "use auto, f32, bf16 or fp8");
 }
 
 int64_t default_text_tokens(const ModelFiles& model) {

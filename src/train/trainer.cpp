@@ -60,6 +60,7 @@ class Run {
   void find_start(bool resume);
   void open_files();
   void load_networks();
+  void load_assistant();
   void check_disk() const;
   Outcome train();
   void step();
@@ -91,7 +92,7 @@ class Run {
   std::unique_ptr<monitor::Sink> metrics_;
   Prepared prepared_;
   std::unique_ptr<flux::Transformer> model_;
-  std::unique_ptr<lora::AdapterSet> adapters_;
+  std::unique_ptr<lora::AdapterSet> adapters_, assistant_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::unique_ptr<Stepper> stepper_;
   std::unique_ptr<Previews> previews_;
@@ -170,10 +171,11 @@ void Run::open_files() {
 void Run::load_networks() {
   const TrainOptions& t = options_.train;
   model_ = std::make_unique<flux::Transformer>(device_, model_files_.transformer, kAct,
-                                               weight_dtype(options_.model.precision));
+                                               weight_format(options_.model.precision));
   adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_, kAct,
                                                  /*trains=*/true);
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
+  load_assistant();
   optimizer_ =
       optim::make_optimizer(device_, t.optimizer, adapters_->size(), adapters_->params().dtype());
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
@@ -185,6 +187,16 @@ void Run::load_networks() {
   note(fmt::format("{} pictures, {} adapters, {} trained parameters, {:.0f} MiB for a step, {}",
                    dataset_.examples.size(), targets_.size(), adapters_->size(),
                    mib(stepper_->bytes()), device_.name()));
+}
+
+/// Beside the trained adapters, while steps are made (schnell's training adapter).
+void Run::load_assistant() {
+  const std::filesystem::path& path = options_.model.assistant_lora;
+  if (path.empty()) return;
+  const exporting::LoraFile file = exporting::read_lora(path, model_->config());
+  assistant_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), file.specs, kAct,
+                                                  /*trains=*/false, /*assistant=*/true);
+  exporting::upload(*assistant_, 0, file);
 }
 
 void Run::check_disk() const {
@@ -235,7 +247,9 @@ void Run::paint() {
   if (!previews_ || !Previews::due(options_, state_->step) ||
       folder_exists(paths_.samples(state_->step)))
     return;
+  if (assistant_) assistant_->set_multiplier(0);
   const std::vector<std::string> files = previews_->paint(paths_, state_->step, stop_);
+  if (assistant_) assistant_->set_multiplier(1);
   if (files.empty()) return;
   tell(&monitor::Sink::on_samples,
        monitor::SamplesEvent{state_->step, files, options_.sample.prompts});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// model_dump PATH IN OUT [f32|bf16]: runs the transformer at PATH (a folder or a single file) on
-// the tensors of the safetensors file IN (img (B, rows columns, C), txt (B, M, X), pooled (B, V),
-// t and guidance (B), grid (2) = rows and columns) and writes "prediction", for
+// model_dump PATH IN OUT [f32|bf16|fp8]: runs the transformer at PATH (a folder or a single file)
+// on the tensors of the safetensors file IN (img (B, rows columns, C), txt (B, M, X), pooled (B,
+// V), t and guidance (B), grid (2) = rows and columns) and writes "prediction", for
 // test_model_files.py. The last argument is the format of the frozen weights.
 #include <cstdio>
 #include <string>
@@ -16,9 +16,12 @@ using namespace fluxlora;
 
 void dump(int argc, char** argv) {
   if (argc < 4) throw bad_input("model_dump", "wants three arguments", "see its first lines");
-  const DType weights = argc > 4 && std::string(argv[4]) == "bf16" ? DType::bf16 : DType::f32;
+  const std::string word = argc > 4 ? argv[4] : "f32";
+  const WeightFormat format = word == "bf16"  ? WeightFormat::bf16
+                              : word == "fp8" ? WeightFormat::fp8
+                                              : WeightFormat::f32;
   const auto device = open_device("cpu");
-  flux::Transformer model(*device, argv[1], DType::f32, weights);
+  flux::Transformer model(*device, argv[1], DType::f32, format);
   const SafetensorsFile in(argv[2]);
   const HostTensor img = in.read("img", DType::f32), txt = in.read("txt", DType::f32);
   const HostTensor grid = in.read("grid", DType::f32);

@@ -91,7 +91,7 @@ def refused(path, inputs, tmp_path, *words):
 
 
 def write(path, tensors, metadata=None):
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
+    save_file({k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, path, metadata)
     return path
 
 

@@ -47,7 +47,7 @@ struct Bench {
   }
 
   static RunOptions filled(RunOptions o) {
-    fill_in(o, open_model_folder(o.model.path));
+    fill_in(o, open_model(o.model));
     return o;
   }
 

@@ -9,11 +9,11 @@
 namespace fluxlora::flux {
 
 Transformer::Transformer(Device& device, const std::filesystem::path& path, DType act,
-                         DType weights)
+                         WeightFormat format)
     : device_(device),
       config_(read_config(path)),
       act_(act),
-      loaded_(device, path, config_, act, weights) {}
+      loaded_(device, path, config_, act, format) {}
 
 Sizes Transformer::sizes(int64_t B, int64_t M, int64_t rows, int64_t columns) const {
   return {B, M, rows, columns, config_.D(), config_.H, config_.K, config_.F(), act_};

@@ -20,10 +20,10 @@ namespace fluxlora::flux {
 class Transformer {
  public:
   /// `path` is a transformer's folder or single file; `act` (f32, f64 or bf16) the dtype of
-  /// activations, `weights` that of the frozen matrices. Throws Error (bad_input) naming the file.
-  Transformer(Device& device, const std::filesystem::path& path, DType act, DType weights);
+  /// activations, `format` that of the frozen matrices. Throws Error (bad_input) naming the file.
+  Transformer(Device& device, const std::filesystem::path& path, DType act, WeightFormat format);
   Transformer(Device& device, const std::filesystem::path& path, DType act)
-      : Transformer(device, path, act, act) {}
+      : Transformer(device, path, act, plain_format(act)) {}
 
   Device& device() { return device_; }
   const Config& config() const { return config_; }

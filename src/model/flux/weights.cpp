@@ -43,18 +43,19 @@ void check_weights(const std::filesystem::path& path, const Config& config) {
 }
 
 LoadedWeights::LoadedWeights(Device& device, const std::filesystem::path& path,
-                             const Config& config, DType act, DType weights) {
+                             const Config& config, DType act, WeightFormat format) {
   const TensorSource source = open_source(path, config);
   weights_.double_blocks.resize(static_cast<size_t>(config.depth));
   weights_.single_blocks.resize(static_cast<size_t>(config.depth_single));
   Arena measure;
-  describe(measure, config, act, weights);
+  describe(measure, config, act, format);
   arena_ = Arena(device, measure.used());
-  describe(arena_, config, act, weights);
+  describe(arena_, config, act, format);
   upload(device, source, config);
 }
 
-void LoadedWeights::describe(Arena& arena, const Config& config, DType act, DType weights) {
+void LoadedWeights::describe(Arena& arena, const Config& config, DType act, WeightFormat format) {
+  const DType weights = element_type(format);
   std::unordered_map<std::string, LinearName> sizes;
   for (LinearName& name : linear_names(config)) sizes[name.bfl] = std::move(name);
   // visit_linears passes over guidance_in when it is empty: make it known first.
@@ -62,7 +63,9 @@ void LoadedWeights::describe(Arena& arena, const Config& config, DType act, DTyp
     weights_.guidance_in.in_layer.weight.values = Tensor(weights, {1, 1}, &weights_);
   visit_linears(weights_, [&](const std::string& name, AdaptedLinear& layer) {
     const LinearName& size = sizes.at(name);
-    layer.weight = {plain_format(weights), arena.take(kOwner, weights, {size.out, size.in})};
+    layer.weight = {format, arena.take(kOwner, weights, {size.out, size.in})};
+    if (format == WeightFormat::fp8)
+      layer.weight.scales = arena.take(kOwner, DType::f32, {size.out});
     layer.bias = arena.take(kOwner, act, {size.out});
   });
   visit_norms(weights_, [&](Tensor& norm) { norm = arena.take(kOwner, act, {config.K}); });
@@ -70,7 +73,7 @@ void LoadedWeights::describe(Arena& arena, const Config& config, DType act, DTyp
 
 void LoadedWeights::upload(Device& device, const TensorSource& source, const Config& config) {
   visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
-    source.load(device, layer.weight.values, bfl + ".weight");
+    source.load(device, layer.weight, bfl + ".weight");
     source.load(device, layer.bias, bfl + ".bias");
   });
   const std::vector<NormName> norms = norm_names(config);

@@ -102,17 +102,17 @@ void check_weights(const std::filesystem::path& path, const Config& config);
 /// The parameters of a transformer together with their memory.
 class LoadedWeights {
  public:
-  /// Reads a transformer's folder or single file into the device's memory: matrices as `weights`,
+  /// Reads a transformer's folder or single file into the device's memory: matrices in `format`,
   /// biases and norms as `act`, the dtype of activations. One tensor at a time passes through the
   /// host. Throws Error (bad_input) naming file, tensor, expected and found shape.
   LoadedWeights(Device& device, const std::filesystem::path& path, const Config& config, DType act,
-                DType weights);
+                WeightFormat format);
 
   Weights& weights() { return weights_; }
   int64_t bytes() const { return arena_.used(); }
 
  private:
-  void describe(Arena& arena, const Config& config, DType act, DType weights);
+  void describe(Arena& arena, const Config& config, DType act, WeightFormat format);
   void upload(Device& device, const TensorSource& source, const Config& config);
 
   Arena arena_;
