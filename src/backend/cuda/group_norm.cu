@@ -100,22 +100,30 @@ __global__ void __launch_bounds__(kThreads)
                                        to_float(bias[first + i])};
 }
 
-/// Grid: x packs of an item, y items.
+/// The same blocks as moments_kernel: a thread has the factors of its channels in registers.
 template <int W, bool kSilu, typename T>
 __global__ void __launch_bounds__(kThreads)
-    normalise_kernel(Rows<T> y, Rows<const T> x, const Channel* table, unsigned across) {
-  const int64_t pack = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  const int64_t position = pack / across, column = pack % across * W, b = blockIdx.y;
-  if (position >= y.rows) return;
-  float v[W];
-  load<W>(v, x.row(b, position) + column);
+    normalise_kernel(Rows<T> y, Rows<const T> x, const Channel* table, int across) {
+  const int64_t b = blockIdx.y, first = blockIdx.x * kPositions;
+  const int64_t last = first + kPositions < x.rows ? first + kPositions : x.rows;
+  const int tx = static_cast<int>(threadIdx.x) % across,
+            ty = static_cast<int>(threadIdx.x) / across;
+  const int64_t column = (static_cast<int64_t>(blockIdx.z) * across + tx) * W;
+  if (column >= x.columns) return;
+  Channel channels[W];
 #pragma unroll
-  for (int i = 0; i < W; ++i) {
-    const Channel c = table[b * y.columns + column + i];
-    v[i] = fmaf(v[i] - c.center, c.factor, c.bias);
-    if constexpr (kSilu) v[i] = __fdividef(v[i], 1.0f + __expf(-v[i]));
+  for (int i = 0; i < W; ++i) channels[i] = table[b * x.columns + column + i];
+#pragma unroll 4
+  for (int64_t p = first + ty; p < last; p += kThreads / across) {
+    float v[W];
+    load<W>(v, x.row(b, p) + column);
+#pragma unroll
+    for (int i = 0; i < W; ++i) {
+      v[i] = fmaf(v[i] - channels[i].center, channels[i].factor, channels[i].bias);
+      if constexpr (kSilu) v[i] = __fdividef(v[i], 1.0f + __expf(-v[i]));
+    }
+    store<W>(y.row(b, p) + column, v);
   }
-  store<W>(y.row(b, position) + column, v);
 }
 
 struct GroupNorm {
@@ -140,12 +148,10 @@ struct GroupNorm {
     channels_kernel<<<dim3(static_cast<unsigned>(groups), items), kThreads, 0, stream>>>(
         table, moments, weight, bias, chunks, x.rows, C, eps);
     CUDA_CHECK_LAUNCH();
-    const dim3 all(blocks_for(x.rows * packs, kThreads), items);
-    const auto row = static_cast<unsigned>(packs);
     if (silu)
-      normalise_kernel<W, true><<<all, kThreads, 0, stream>>>(y, x, table, row);
+      normalise_kernel<W, true><<<grid, kThreads, 0, stream>>>(y, x, table, across);
     else
-      normalise_kernel<W, false><<<all, kThreads, 0, stream>>>(y, x, table, row);
+      normalise_kernel<W, false><<<grid, kThreads, 0, stream>>>(y, x, table, across);
     CUDA_CHECK_LAUNCH();
   }
 };

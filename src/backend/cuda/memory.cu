@@ -11,9 +11,10 @@ bool code_for_this_gpu();
 
 namespace {
 
-/// A view of up to four dimensions as units of one size: shape, and strides of two tensors.
+/// A view of up to four dimensions as units of one size: shape, and strides of two tensors. Rows
+/// are counted in 32 bits, since each thread divides their numbers.
 struct Blocks {
-  int64_t shape[4] = {1, 1, 1, 1};
+  unsigned shape[4] = {1, 1, 1, 1};
   int64_t to[4] = {}, from[4] = {};
 };
 
@@ -22,10 +23,10 @@ template <typename Unit>
 __global__ void copy_kernel(Unit* to, const Unit* from, Blocks blocks) {
   const int64_t i3 = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i3 >= blocks.shape[3]) return;
-  const int64_t rows = blocks.shape[0] * blocks.shape[1] * blocks.shape[2];
-  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
-    const int64_t i2 = r % blocks.shape[2], q = r / blocks.shape[2];
-    const int64_t i1 = q % blocks.shape[1], i0 = q / blocks.shape[1];
+  const unsigned rows = blocks.shape[0] * blocks.shape[1] * blocks.shape[2];
+  for (unsigned r = blockIdx.y; r < rows; r += gridDim.y) {
+    const unsigned i2 = r % blocks.shape[2], q = r / blocks.shape[2];
+    const unsigned i1 = q % blocks.shape[1], i0 = q / blocks.shape[1];
     to[i0 * blocks.to[0] + i1 * blocks.to[1] + i2 * blocks.to[2] + i3] =
         from[i0 * blocks.from[0] + i1 * blocks.from[1] + i2 * blocks.from[2] + i3];
   }
@@ -54,11 +55,12 @@ void copy_units(cudaStream_t stream, const Tensor& y, const Tensor& x) {
   for (int i = 0; i < y.rank(); ++i) {
     const int at = 4 - y.rank() + i;
     const bool last = at == 3;
-    blocks.shape[at] = last ? y.dim(i) * size / unit : y.dim(i);
+    blocks.shape[at] = static_cast<unsigned>(last ? y.dim(i) * size / unit : y.dim(i));
     blocks.to[at] = y.stride(i) * size / unit;
     blocks.from[at] = x.stride(i) * size / unit;
   }
-  const int64_t rows = blocks.shape[0] * blocks.shape[1] * blocks.shape[2];
+  const int64_t rows = y.size() / y.dim(-1);
+  CHECK(rows < (int64_t{1} << 31), "copy of " + y.describe());
   const int threads = static_cast<int>(std::min<int64_t>(256, whole_warps(blocks.shape[3])));
   const dim3 grid(blocks_for(blocks.shape[3], threads),
                   static_cast<unsigned>(std::min<int64_t>(rows, 65535)));

@@ -70,16 +70,19 @@ __device__ Factors factors_of(const Update& u) {
 template <int W>
 __global__ void __launch_bounds__(kThreads) adamw_kernel(Update u) {
   __shared__ Factors shared;
+  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * W;
+  const bool inside = at < u.count;
+  float p[W], m[W], v[W], g[W];
+  if (inside) {  // on their way while the factors are made
+    load<W>(g, u.g + at);
+    load<W>(m, u.m + at);
+    load<W>(v, u.v + at);
+    load<W>(p, u.p + at);
+  }
   if (threadIdx.x == 0) shared = factors_of(u);
   __syncthreads();
+  if (!inside) return;
   const Factors f = shared;
-  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * W;
-  if (at >= u.count) return;
-  float p[W], m[W], v[W], g[W];
-  load<W>(g, u.g + at);
-  load<W>(m, u.m + at);
-  load<W>(v, u.v + at);
-  load<W>(p, u.p + at);
 #pragma unroll
   for (int i = 0; i < W; ++i) {
     const float grad = g[i] * f.clip;

@@ -13,8 +13,8 @@ constexpr int kThreads = 256;
 /// units of a row of x, y rows.
 template <typename Unit>
 __global__ void upsample_kernel(Unit* y, const Unit* x, int64_t rows, int64_t width,
-                                int64_t units) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+                                unsigned units) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= width * units) return;
   const int64_t pixel = i / units, unit = i % units, out_row = 2 * width * units;
   for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
@@ -29,10 +29,11 @@ template <typename Unit>
 void upsample(cudaStream_t stream, const Tensor& y, const Tensor& x) {
   const int64_t rows = x.dim(0) * x.dim(1), width = x.dim(2);
   const int64_t units = x.dim(3) * dtype_size(x.dtype()) / static_cast<int64_t>(sizeof(Unit));
+  CHECK(width * units < (int64_t{1} << 31), "upsample2x of " + x.describe());
   const dim3 grid(blocks_for(width * units, kThreads),
                   static_cast<unsigned>(std::min<int64_t>(rows, 65535)));
   upsample_kernel<<<grid, kThreads, 0, stream>>>(y.as<Unit>(), x.as<const Unit>(), rows, width,
-                                                 units);
+                                                 static_cast<unsigned>(units));
   CUDA_CHECK_LAUNCH();
 }
 
