@@ -13,6 +13,8 @@
 
 #include <sched.h>
 
+#include "base/signal.h"
+
 namespace fluxlora {
 namespace {
 
@@ -102,6 +104,7 @@ class Pool {
   }
 
   void serve(int index) {
+    leave_signals_to_main_thread();
     uint64_t seen = 0;
     index_of_this_thread = index;
     while (true) {

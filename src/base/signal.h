@@ -5,8 +5,11 @@
 
 namespace fluxlora {
 
-/// Takes over SIGINT and SIGTERM for the rest of the process.
+/// Takes over SIGINT and SIGTERM for the rest of the process. To be called by the main thread.
 void install_signal_handlers();
+
+/// Called by every thread that computes: it never sees the two signals.
+void leave_signals_to_main_thread();
 
 /// Whether a signal came. Cheap enough for every step.
 bool stop_requested();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The small rooms of base: hashes, the log, signals, the embedded files.
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <set>
@@ -8,6 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/parallel.h"
 #include "base/signal.h"
 #include "unit/expect_error.h"
 #include "unit/temporary_folder.h"
@@ -72,6 +74,33 @@ TEST(SignalDeathTest, TheFirstAsksTheSecondLeaves) {
         },
         ::testing::ExitedWithCode(128 + number), "");
   }
+}
+
+// A product of oneDNN that is interrupted must find its memory as it left it: the handler may not
+// use the stack of the thread that it interrupts, and only the main thread has another one.
+TEST(SignalDeathTest, HandlersHaveAStackOfTheirOwn) {
+  EXPECT_EXIT(
+      {
+        install_signal_handlers();
+        for (const int number : {SIGINT, SIGTERM}) {
+          struct sigaction action = {};
+          sigaction(number, nullptr, &action);
+          if (!(action.sa_flags & SA_ONSTACK)) std::_Exit(1);
+        }
+        stack_t stack = {};
+        sigaltstack(nullptr, &stack);
+        if ((stack.ss_flags & SS_DISABLE) || stack.ss_size < 65536) std::_Exit(2);
+        std::atomic<int> open_workers{0};
+        set_thread_count(3);
+        parallel_for(3, 1, [&](int64_t, int64_t) {
+          sigset_t blocked;
+          pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+          const bool both = sigismember(&blocked, SIGINT) && sigismember(&blocked, SIGTERM);
+          if (both != (thread_index() != 0)) ++open_workers;
+        });
+        std::_Exit(open_workers ? 3 : 0);
+      },
+      ::testing::ExitedWithCode(0), "");
 }
 
 TEST(SignalDeathTest, TheFirstOneIsRemembered) {
