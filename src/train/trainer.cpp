@@ -4,6 +4,7 @@
 #include <chrono>
 #include <ctime>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -93,6 +94,7 @@ class Run {
   Prepared prepared_;
   std::unique_ptr<flux::Transformer> model_;
   std::unique_ptr<lora::AdapterSet> adapters_, assistant_;
+  std::optional<exporting::LoraFile> assistant_file_;  ///< until it is on the device
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::unique_ptr<Stepper> stepper_;
   std::unique_ptr<Previews> previews_;
@@ -130,11 +132,17 @@ void Run::look_at_inputs() {
   flux::check_weights(model_files_.transformer, config);
   targets_ = lora::select_targets(config, options_.lora);
   dataset_ = scan(options_.dataset, options_.subject.trigger);
+  if (const auto& path = options_.model.assistant_lora; !path.empty())
+    assistant_file_ = exporting::read_lora(path, config);
 }
 
 /// From where the run goes on; a checkpoint must be of this model and these pictures.
 void Run::find_start(bool resume) {
-  const auto hash = [&] { return content_hash(model_files_.parts()); };
+  const auto hash = [&] {
+    std::vector<std::filesystem::path> parts = model_files_.parts();
+    if (!options_.model.assistant_lora.empty()) parts.push_back(options_.model.assistant_lora);
+    return content_hash(parts);
+  };
   const CheckpointInfo fresh{0, hash(), dataset_.hash,
                              options_.output.metadata_dates ? utc_now() : std::string()};
   start_ = fresh;
@@ -191,12 +199,12 @@ void Run::load_networks() {
 
 /// Beside the trained adapters, while steps are made (schnell's training adapter).
 void Run::load_assistant() {
-  const std::filesystem::path& path = options_.model.assistant_lora;
-  if (path.empty()) return;
-  const exporting::LoraFile file = exporting::read_lora(path, model_->config());
-  assistant_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), file.specs, kAct,
-                                                  /*trains=*/false, /*assistant=*/true);
-  exporting::upload(*assistant_, 0, file);
+  if (!assistant_file_) return;
+  assistant_ =
+      std::make_unique<lora::AdapterSet>(device_, model_->weights(), assistant_file_->specs, kAct,
+                                         /*trains=*/false, /*assistant=*/true);
+  exporting::upload(*assistant_, 0, *assistant_file_);
+  assistant_file_.reset();
 }
 
 void Run::check_disk() const {

@@ -2,6 +2,7 @@
 // A run from pictures to a LoRA, and what its folder holds.
 #include "base/error.h"
 #include "tensor/safetensors.h"
+#include "train/previews.h"
 #include "train/run_fixture.h"
 #include "unit/expect_error.h"
 
@@ -35,6 +36,35 @@ TEST(Run, LeavesWhatItPromises) {
   const SafetensorsFile lora(paths.lora());
   EXPECT_EQ(lora.metadata().at("fluxlora.trigger"), "zorb");
   EXPECT_EQ(bytes_of(paths.lora()), bytes_of(paths.checkpoint(6) / "lora.safetensors"));
+}
+
+// The result of a run is a LoRA of its own; as another run's assistant it changes what is learnt,
+// and not what is painted before the first step.
+TEST(Run, AnAssistantIsOnForStepsAndOffForSamples) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 3);
+  RunOptions options = small_options(folder.path(), "first");
+  options.sample.every = 4;
+  Ears first, second;
+  train_run(options, first);
+  RunOptions assisted = options;
+  assisted.output.path = folder / "second";
+  assisted.model.assistant_lora = run_paths(options).lora();
+  train_run(assisted, second);
+  ASSERT_EQ(second.steps.size(), first.steps.size());
+  EXPECT_NE(second.steps[0].loss, first.steps[0].loss);
+  const auto picture = [](const RunOptions& o, int64_t step) {
+    return bytes_of(sample_files(run_paths(o).samples(step)).front());
+  };
+  EXPECT_EQ(picture(assisted, 0), picture(options, 0));
+  EXPECT_NE(picture(assisted, 4), picture(options, 4));
+  const SafetensorsFile a(run_paths(options).lora()), b(run_paths(assisted).lora());
+  EXPECT_EQ(a.names(), b.names());
+
+  assisted.model.assistant_lora = folder / "pictures/picture_00.png";
+  assisted.output.path = folder / "third";
+  Ears third;
+  EXPECT_ERROR(train_run(assisted, third), bad_input, "picture_00.png", "header");
 }
 
 }  // namespace
