@@ -13,6 +13,7 @@
 #include "lora/adapter.h"
 #include "model/flux/transformer.h"
 #include "tensor/compare.h"
+#include "unit/temporary_folder.h"
 
 namespace fluxlora::lora {
 namespace {
@@ -67,8 +68,8 @@ class AdapterFile : public ::testing::Test {
   std::unique_ptr<Device> device = open_cpu_device();
   flux::Transformer model{
       *device, std::string(FLUXLORA_SOURCE_DIR) + "/assets/tiny-flux/transformer", DType::f32};
-  std::filesystem::path path =
-      std::filesystem::path(::testing::TempDir()) / "adapter_file_test.safetensors";
+  TemporaryFolder folder;  // of this test alone: ctest runs several at once
+  std::filesystem::path path = folder / "lora.safetensors";
 
   /// The model's answer to one fixed input, with whatever adapters are attached.
   HostTensor predict() {
