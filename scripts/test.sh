@@ -45,7 +45,7 @@ run_ctest() {
 }
 
 check_format() {
-  find src tests -name '*.cpp' -o -name '*.h' | sort | xargs .venv-test/bin/clang-format --dry-run -Werror
+  find src tests \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print0 | xargs -0 .venv-test/bin/clang-format --dry-run -Werror
 }
 
 # A virtual environment with the pinned references, made once for each version of the list.
