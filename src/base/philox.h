@@ -19,7 +19,6 @@ enum class Draw : uint32_t {
   dropout = 4,   ///< whether a caption is dropped
   init = 5,      ///< the start of an adapter
   sample = 6,    ///< the first latents of a sample
-  vae = 7,       ///< the posterior of the VAE
 };
 
 class Philox {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/prepare.h"
 
-#include <algorithm>
-#include <cmath>
 #include <memory>
 
 #include <fmt/format.h>
@@ -15,47 +13,37 @@
 namespace fluxlora::train {
 namespace {
 
-constexpr const char* kMoments = "moments";
+constexpr const char* kLatents = "latents";
 
-/// moments (h, w, 2C) = mean and logvar of the posterior.
+/// latents (h, w, C): the mean of the posterior, in the model's scaling.
 HostTensor encode(Device& device, Vae& vae, const Example& example) {
   const int64_t H = example.size.height, W = example.size.width, C = vae.latent_channels();
   const int64_t h = H / vae.factor(), w = W / vae.factor();
-  HostTensor pixels(DType::f32, {H, W, 3}), moments(DType::f32, {h, w, 2 * C});
+  HostTensor pixels(DType::f32, {H, W, 3}), latents(DType::f32, {h, w, C});
   pixels_to_model(pixels.view, load_pixels(example));
   vae.prepare(1, H, W);
-  const Buffer memory = device.allocate(pixels.view.bytes() + moments.view.bytes());
+  const Buffer memory = device.allocate(pixels.view.bytes() + latents.view.bytes());
   auto* const first = static_cast<char*>(memory.data());
   const Tensor source(DType::f32, {1, H, W, 3}, first);
-  const Tensor result(DType::f32, {1, h, w, 2 * C}, first + pixels.view.bytes());
+  const Tensor result(DType::f32, {1, h, w, C}, first + pixels.view.bytes());
   device.upload(source, pixels.view.data());
-  vae.encode_moments(result, source);
-  device.download(moments.view.data(), result);
-  return moments;
-}
-
-Latents latents_of(const Tensor& moments, const VaeConfig& config) {
-  const int64_t h = moments.dim(0), w = moments.dim(1), C = config.latent_channels;
-  HostTensor mean(DType::f32, {1, h, w, C}), deviation(DType::f32, {1, h, w, C});
-  latents_of_posterior(mean.view, moments, {}, config);
-  for (int64_t i = 0; i < h * w * C; ++i) {
-    // Limits as in diffusers' DiagonalGaussianDistribution.
-    const float logvar = moments.as<const float>()[i / C * 2 * C + C + i % C];
-    deviation.view.as<float>()[i] = static_cast<float>(
-        std::exp(std::clamp(static_cast<double>(logvar), -30.0, 20.0) / 2) * config.scaling);
-  }
-  Latents latents{h, w, HostTensor(DType::f32, {1, h * w / 4, 4 * C}),
-                  HostTensor(DType::f32, {1, h * w / 4, 4 * C})};
-  flow::pack(latents.mean.view, mean.view);
-  flow::pack(latents.deviation.view, deviation.view);
+  vae.encode(result, source);
+  device.download(latents.view.data(), result);
   return latents;
 }
 
-bool is_moments(const CacheEntry& entry, int64_t h, int64_t w, int64_t C) {
-  const auto found = entry.find(kMoments);
+Latents packed(const Tensor& latents) {
+  const int64_t h = latents.dim(0), w = latents.dim(1), C = latents.dim(2);
+  Latents result{h, w, HostTensor(DType::f32, {1, h * w / 4, 4 * C})};
+  flow::pack(result.tokens.view, latents.reshaped({1, h, w, C}));
+  return result;
+}
+
+bool is_latents(const CacheEntry& entry, int64_t h, int64_t w, int64_t C) {
+  const auto found = entry.find(kLatents);
   return found != entry.end() && found->second.view.dtype() == DType::f32 &&
          found->second.view.rank() == 3 && found->second.view.dim(0) == h &&
-         found->second.view.dim(1) == w && found->second.view.dim(2) == 2 * C;
+         found->second.view.dim(1) == w && found->second.view.dim(2) == C;
 }
 
 std::vector<Latents> prepare_latents(Device& device, const ModelFiles& model,
@@ -71,14 +59,14 @@ std::vector<Latents> prepare_latents(Device& device, const ModelFiles& model,
     const int64_t w = example.size.width / config.factor();
     const std::string key = latent_key(example, hash);
     std::optional<CacheEntry> entry = cache.load(key);
-    if (!entry || !is_moments(*entry, h, w, config.latent_channels)) {
+    if (!entry || !is_latents(*entry, h, w, config.latent_channels)) {
       if (!vae) vae = std::make_unique<Vae>(device, model.vae, DType::f32);
       entry.emplace();
-      entry->emplace(kMoments, encode(device, *vae, example));
+      entry->emplace(kLatents, encode(device, *vae, example));
       cache.store(key, *entry);
       hooks.progress(fmt::format("caching latents {}/{}", all.size() + 1, dataset.examples.size()));
     }
-    all.push_back(latents_of(entry->at(kMoments).view, config));
+    all.push_back(packed(entry->at(kLatents).view));
   }
   return all;
 }

@@ -13,12 +13,12 @@
 
 namespace fluxlora::train {
 
-/// The VAE's posterior of one picture as packed tokens in the model's scaling; host memory, f32.
-/// Latents of a step are mean + deviation noise (flux-facts 4.1), as in diffusers' script.
+/// One picture as packed tokens in the model's scaling; host memory, f32. They are the mean of the
+/// VAE's posterior, as BFL's autoencoder gives it (flux-facts 4.1): a VAE may leave channels that
+/// carry nothing at their prior, and a draw would train the model on that noise.
 struct Latents {
   int64_t h = 0, w = 0;  ///< of the unpacked latents
-  HostTensor mean;       // (1, N, 4C)
-  HostTensor deviation;  // (1, N, 4C)
+  HostTensor tokens;     // (1, N, 4C)
 };
 
 /// All that training and its samples read of pictures and words.

@@ -131,11 +131,7 @@ void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step
   const Tensor scratch = batch.scratch.view.item(b);
   const Tensor x0 = row(batch.host_x0);  // (1, N, C)
   draw_packed(row(batch.host_noise), scratch, random(Draw::noise), latents);
-  draw_packed(x0, scratch, random(Draw::vae), latents);
-  const float* mean = latents.mean.view.as<const float>();
-  const float* deviation = latents.deviation.view.as<const float>();
-  for (int64_t i = 0; i < x0.size(); ++i)
-    x0.as<float>()[i] = mean[i] + deviation[i] * x0.as<float>()[i];
+  std::copy_n(latents.tokens.view.as<const float>(), x0.size(), x0.as<float>());
 
   Philox time = random(Draw::timestep);
   batch.t.view.as<float>()[b] =

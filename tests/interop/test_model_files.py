@@ -190,6 +190,22 @@ def test_bf16_weights_are_the_files_own(flux, inputs, tmp_path):
     assert (predict(path, inputs, tmp_path, "bf16") - full).norm() / full.norm() < 1e-6
 
 
+@pytest.mark.parametrize("layout", ["bf16", "scaled old", "scaled rows", "plain e5m2"])
+def test_fp8_weights(layout, flux, inputs, tmp_path):
+    """Files of e4m3 keep their codes and factors; others get a factor a row, as Python would give them."""
+    file, _ = in_layout(layout, flux.state_dict())
+    path = write(tmp_path / "m.safetensors", file)
+    meant = layouts.numbers(file)
+    for name, value in meant.items():
+        if value.dim() == 2 and file[name].dtype != layouts.E4M3:
+            scale = value.abs().amax(dim=1, keepdim=True) / 448
+            meant[name] = (value / scale).to(layouts.E4M3).float() * scale
+    expected = predict(write(tmp_path / "meant.safetensors", meant), inputs, tmp_path)
+    ours = predict(path, inputs, tmp_path, "fp8")
+    # The same numbers, multiplied panel by panel: only the order of sums may differ.
+    assert (ours - expected).norm() / expected.norm() < 1e-6
+
+
 @pytest.mark.skipif("FLUXLORA_SLOW_TESTS" not in os.environ, reason="slow: 2 GB of files; set FLUXLORA_SLOW_TESTS")
 def test_full_width_by_diffusers_own_converter(tmp_path):
     from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers

@@ -2,6 +2,7 @@
 // Element types, views, comparison.
 #include "tensor/tensor.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include "base/philox.h"
 #include "tensor/buffer.h"
 #include "tensor/compare.h"
+#include "tensor/quantise.h"
 
 namespace fluxlora {
 namespace {
@@ -34,6 +36,67 @@ TEST(DType, EveryF16CodeSurvives) {
   EXPECT_EQ(f16_to_f32(0x7BFF), 65504.0f);
   EXPECT_EQ(f16_to_f32(0x0001), 0x1p-24f);
   EXPECT_EQ(f16_to_f32(0xFC00), -std::numeric_limits<float>::infinity());
+}
+
+TEST(DType, F8IsTheNearestCode) {
+  for (uint32_t code = 0; code < 256; ++code) {
+    const auto bits = static_cast<uint8_t>(code);
+    const float value = f8_e4m3_to_f32(bits);
+    if (std::isnan(value))
+      EXPECT_EQ(f32_to_f8_e4m3(value) & 0x7F, 0x7F) << code;
+    else
+      EXPECT_EQ(f32_to_f8_e4m3(value), bits) << code;
+    // Halfway to the next code: to the even one; a little beside it: to the nearer one.
+    if ((code & 0x7F) >= 0x7E) continue;
+    const float next = f8_e4m3_to_f32(static_cast<uint8_t>(code + 1)), middle = (value + next) / 2;
+    EXPECT_EQ(f32_to_f8_e4m3(middle), code % 2 ? code + 1 : code) << code;
+    EXPECT_EQ(f32_to_f8_e4m3(std::nextafter(middle, value)), code) << code;
+    EXPECT_EQ(f32_to_f8_e4m3(std::nextafter(middle, next)), code + 1) << code;
+  }
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float large : {449.0f, 464.0f, 465.0f, 1e30f, inf}) {
+    EXPECT_EQ(f32_to_f8_e4m3(large), 0x7E);
+    EXPECT_EQ(f32_to_f8_e4m3(-large), 0xFE);
+  }
+  EXPECT_EQ(f32_to_f8_e4m3(1e-30f), 0);
+}
+
+TEST(Quantise, EveryRowUsesAllOfItsRange) {
+  HostTensor source(DType::f32, {5, 333}), scales(DType::f32, {5}),
+      values(DType::f8_e4m3, {5, 333});
+  Philox random(3, Draw::init);
+  for (int64_t i = 0; i < source.view.size(); ++i)  // rows of very different sizes
+    source.view.as<float>()[i] =
+        static_cast<float>(random.normal() * std::pow(10.0, static_cast<double>(i / 333 * 3 - 6)));
+  std::fill_n(source.view.as<float>() + 4 * 333, 333, 0.0f);
+  quantise_rows(values.view, scales.view, source.view);
+  for (int64_t o = 0; o < 5; ++o) {
+    const float scale = scales.view.as<float>()[o];
+    float largest = 0;
+    for (int64_t i = 0; i < 333; ++i) {
+      const float x = source.view.as<float>()[o * 333 + i];
+      const float y = f8_e4m3_to_f32(values.view.as<uint8_t>()[o * 333 + i]);
+      largest = std::max(largest, std::fabs(y));
+      // Three bits of mantissa: half a unit is 1/16 of a number, or 2^-10 below the normal ones.
+      EXPECT_LE(std::fabs(y * scale - x), std::max(std::fabs(x) / 16, scale * 0x1p-10f) * 1.0001f);
+    }
+    EXPECT_EQ(largest, o == 4 ? 0.0f : 448.0f);
+  }
+  EXPECT_EQ(scales.view.as<float>()[4], 1.0f);
+}
+
+TEST(DType, ConvertScalesAndReadsWhatIsNotAligned) {
+  constexpr int64_t kCount = 100'003;
+  std::vector<unsigned char> bytes(2 * kCount + 1);
+  std::vector<float> out(kCount);
+  for (int64_t i = 0; i < kCount; ++i) {
+    const uint16_t bits = f32_to_bf16(static_cast<float>(i % 1001) - 500);
+    std::memcpy(bytes.data() + 1 + 2 * i, &bits, 2);
+  }
+  convert(DType::f32, out.data(), DType::bf16, bytes.data() + 1, kCount, 0.3);
+  for (int64_t i = 0; i < kCount; ++i)
+    ASSERT_EQ(out[static_cast<size_t>(i)],
+              bf16_to_f32(f32_to_bf16(static_cast<float>(i % 1001) - 500)) * 0.3f);
 }
 
 TEST(DType, EveryBf16CodeSurvives) {
