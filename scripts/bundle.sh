@@ -76,8 +76,8 @@ pack() {
     base="$(basename "$library")"
     if is_glibc "$base"; then continue; fi
     strip --strip-unneeded -o "$to/lib/$base" "$library" 2> /dev/null || cp -L "$library" "$to/lib/$base"
-    package="$(dpkg-query -S "$(readlink -f "$library")" 2> /dev/null | head -n 1 | cut -d: -f1)"
-    if [ -z "$package" ]; then package="$(dpkg-query -S "$base" 2> /dev/null | head -n 1 | cut -d: -f1)"; fi
+    package="$(dpkg-query -S "$(readlink -f "$library")" 2> /dev/null | head -n 1 | cut -d: -f1 || true)"
+    if [ -z "$package" ]; then package="$(dpkg-query -S "$base" 2> /dev/null | head -n 1 | cut -d: -f1 || true)"; fi
     if [ -n "$package" ]; then cp -n "/usr/share/doc/$package/copyright" "$to/licences/$package" 2> /dev/null || true; fi
   done
   cp LICENSE "$to/"
@@ -91,7 +91,7 @@ END
   # Nothing may come from this machine but glibc.
   local foreign
   foreign="$(env -i ldd "$to/fluxlora" | awk '/not found/ {print $1} $3 ~ /^\// {print $3}' | grep -v "^$root/$to/lib/" |
-    while read -r library; do is_glibc "$(basename "$library")" || echo "$library"; done)"
+    while read -r library; do is_glibc "$(basename "$library")" || echo "$library"; done || true)"
   if [ -n "$foreign" ]; then fail "the bundle would take $foreign from the machine" "see pack in scripts/bundle.sh"; fi
   (cd "$folder" && tar --sort=name --owner=0 --group=0 --mtime=@0 -cf - "$name" | xz -9e -T1 > "$name.tar.xz")
 }

@@ -55,6 +55,8 @@ make_venv() {
   rm -rf .venv-test
   python3 -m venv .venv-test
   .venv-test/bin/python -m pip install --quiet --requirement "$list"
+  # For CLIP's list of words alone: what it depends on would bring a torchvision that does not fit this torch.
+  .venv-test/bin/python -m pip install --quiet --no-deps open-clip-torch==3.3.0
   cp "$list" "$stamp"
 }
 

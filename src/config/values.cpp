@@ -16,6 +16,16 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// "a, b or c".
+std::string one_of(const std::vector<std::string>& words) {
+  std::string text;
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (i) text += i + 1 == words.size() ? " or " : ", ";
+    text += words[i];
+  }
+  return text;
+}
+
 // ---- out of TOML --------------------------------------------------------------------------------
 
 /// A value on its way in: what a message about it needs.
@@ -197,7 +207,7 @@ void check(const Context& at, const Rules& rules, std::string& value) {
   const char* problem =
       among(rules.later) ? "which is not supported yet" : "which it does not take";
   throw bad_input(at.place.where, fmt::format("{} is {}, {}", at.key, toml_string(value), problem),
-                  fmt::format("give {}", fmt::join(rules.choices, " or ")));
+                  "give " + one_of(rules.choices));
 }
 
 template <typename Owner>
