@@ -10,10 +10,10 @@
 namespace fluxlora::train {
 
 Previews::Previews(Device& device, flux::Transformer& model, const ModelFiles& folder,
-                   const Prepared& prepared, const RunOptions& options)
+                   const Encoded& encoded, const RunOptions& options)
     : device_(device),
       folder_(folder),
-      prepared_(prepared),
+      encoded_(encoded),
       options_(options.sample),
       painter_(model, folder,
                {static_cast<int>(options.sample.width), static_cast<int>(options.sample.height)},
@@ -27,14 +27,14 @@ bool Previews::due(const RunOptions& options, int64_t step) {
 std::vector<std::string> Previews::paint(const RunPaths& paths, int64_t step,
                                          const std::function<bool()>& stop) {
   std::vector<HostTensor> latents;
-  for (size_t i = 0; i < prepared_.samples.size(); ++i) {
+  for (size_t i = 0; i < encoded_.samples.size(); ++i) {
     if (stop()) return {};
-    show_progress(fmt::format("sample {} of {}", i + 1, prepared_.samples.size()));
+    show_progress(fmt::format("sample {} of {}", i + 1, encoded_.samples.size()));
     const HostTensor noise =
         eval::sample_noise(static_cast<uint64_t>(options_.seed) + i, painter_.channels(),
                            painter_.height(), painter_.width());
     latents.push_back(
-        painter_.paint(*prepared_.samples[i], noise.view, options_.steps, options_.guidance));
+        painter_.paint(*encoded_.samples[i], noise.view, options_.steps, options_.guidance));
   }
   const std::vector<Picture> pictures = eval::decode(device_, folder_, latents);
   make_folder(paths.samples());

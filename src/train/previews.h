@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "eval/painter.h"
-#include "train/prepare.h"
+#include "train/encode.h"
 #include "train/run_folder.h"
 
 namespace fluxlora::train {
@@ -16,7 +16,7 @@ class Previews {
  public:
   /// Takes all memory of sampling. Adapters are attached before; the rest outlives it.
   Previews(Device& device, flux::Transformer& model, const ModelFiles& folder,
-           const Prepared& prepared, const RunOptions& options);
+           const Encoded& encoded, const RunOptions& options);
 
   /// Whether pictures belong to the state after `step` steps: at 0, every sample.every, at the end.
   static bool due(const RunOptions& options, int64_t step);
@@ -29,7 +29,7 @@ class Previews {
  private:
   Device& device_;
   const ModelFiles& folder_;
-  const Prepared& prepared_;
+  const Encoded& encoded_;
   SampleOptions options_;
   eval::Painter painter_;
 };

@@ -66,17 +66,17 @@ struct Stepper::Batch {
 };
 
 Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
-                 const Prepared& prepared, const RunOptions& options)
+                 const Encoded& encoded, const RunOptions& options)
     : model_(model),
       examples_(examples),
-      prepared_(prepared),
+      encoded_(encoded),
       options_(options),
       loader_(examples, {static_cast<uint64_t>(options.train.seed), options.train.batch_size,
                          options.train.accumulation, options.train.caption_dropout}) {
   for (const BatchShape& shape : loader_.shapes()) {
     const auto same_size = [&](const Example& e) { return e.size == shape.size; };
     const auto example = std::find_if(examples.begin(), examples.end(), same_size);
-    const Latents& latents = prepared.latents[static_cast<size_t>(example - examples.begin())];
+    const Latents& latents = encoded.latents[static_cast<size_t>(example - examples.begin())];
     const flux::Sizes z =
         model.sizes(shape.count, options.model.text_tokens, latents.h / 2, latents.w / 2);
     batches_.push_back(std::make_unique<Batch>(model, shape, z));
@@ -127,7 +127,7 @@ void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step
                   static_cast<uint32_t>(place));
   };
   const auto row = [&](const HostTensor& t) { return t.view.slice(0, b, 1); };
-  const Latents& latents = prepared_.latents[static_cast<size_t>(pick.example)];
+  const Latents& latents = encoded_.latents[static_cast<size_t>(pick.example)];
   const Tensor scratch = batch.scratch.view.item(b);
   const Tensor x0 = row(batch.host_x0);  // (1, N, C)
   draw_packed(row(batch.host_noise), scratch, random(Draw::noise), latents);
@@ -157,8 +157,8 @@ void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, i
   for (int64_t b = 0; b < batch.B; ++b) {
     const Pick& pick = picks[static_cast<size_t>(b)];
     const eval::PromptStates& prompt = pick.drop_caption
-                                           ? *prepared_.no_prompt
-                                           : *prepared_.prompts[static_cast<size_t>(pick.example)];
+                                           ? *encoded_.no_prompt
+                                           : *encoded_.prompts[static_cast<size_t>(pick.example)];
     device.upload(in.txt.item(b), prompt.txt.view.data());
     device.upload(in.pooled.item(b), prompt.pooled.view.data());
   }

@@ -9,7 +9,7 @@
 
 #include "data/loader.h"
 #include "model/flux/transformer.h"
-#include "train/prepare.h"
+#include "train/encode.h"
 #include "train/state.h"
 
 namespace fluxlora::train {
@@ -23,8 +23,8 @@ struct StepResult {
 
 class Stepper {
  public:
-  /// `examples` and `prepared` must outlive it; adapters are attached to the model.
-  Stepper(flux::Transformer& model, const std::vector<Example>& examples, const Prepared& prepared,
+  /// `examples` and `encoded` must outlive it; adapters are attached to the model.
+  Stepper(flux::Transformer& model, const std::vector<Example>& examples, const Encoded& encoded,
           const RunOptions& options);
   ~Stepper();
 
@@ -49,7 +49,7 @@ class Stepper {
 
   flux::Transformer& model_;
   const std::vector<Example>& examples_;
-  const Prepared& prepared_;
+  const Encoded& encoded_;
   RunOptions options_;
   Loader loader_;
   std::vector<std::unique_ptr<Batch>> batches_;  // by shape

@@ -91,7 +91,7 @@ class Run {
   std::vector<lora::AdapterSpec> targets_;
   CheckpointInfo start_;
   std::unique_ptr<monitor::Sink> metrics_;
-  Prepared prepared_;
+  Encoded encoded_;
   std::unique_ptr<flux::Transformer> model_;
   std::unique_ptr<lora::AdapterSet> adapters_, assistant_;
   std::optional<exporting::LoraFile> assistant_file_;  ///< until it is on the device
@@ -108,8 +108,8 @@ Outcome Run::run(bool resume) {
   open_files();
   for (const std::string& line : dataset_.warnings) log_warning(line);
   for (const std::string& line : dataset_.notes) note(line);
-  prepared_ = prepare(device_, model_files_, dataset_, options_,
-                      {[this](const std::string& line) { note(line); }, show_progress, stop_});
+  encoded_ = encode(device_, model_files_, dataset_, options_,
+                    {[this](const std::string& line) { note(line); }, show_progress, stop_});
   show_progress("");
   if (stop_()) return stopped();
   load_networks();
@@ -189,9 +189,9 @@ void Run::load_networks() {
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
   if (start_.step > 0) load_checkpoint(paths_, start_.step, *state_);
   check_disk();
-  stepper_ = std::make_unique<Stepper>(*model_, dataset_.examples, prepared_, options_);
+  stepper_ = std::make_unique<Stepper>(*model_, dataset_.examples, encoded_, options_);
   if (options_.sample.every > 0)
-    previews_ = std::make_unique<Previews>(device_, *model_, model_files_, prepared_, options_);
+    previews_ = std::make_unique<Previews>(device_, *model_, model_files_, encoded_, options_);
   note(fmt::format("{} pictures, {} adapters, {} trained parameters, {:.0f} MiB for a step, {}",
                    dataset_.examples.size(), targets_.size(), adapters_->size(),
                    mib(stepper_->bytes()), device_.name()));

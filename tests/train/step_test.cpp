@@ -7,7 +7,7 @@
 
 #include "data/dataset.h"
 #include "tensor/compare.h"
-#include "train/prepare.h"
+#include "train/encode.h"
 #include "train/run_fixture.h"
 
 namespace fluxlora::train {
@@ -19,7 +19,7 @@ struct Bench {
   std::unique_ptr<Device> device = open_device("cpu");
   ModelFiles folder;
   Dataset dataset;
-  Prepared prepared;
+  Encoded encoded;
   flux::Transformer model;
   lora::AdapterSet adapters;
   std::unique_ptr<optim::Optimizer> optimizer;
@@ -30,16 +30,16 @@ struct Bench {
       : options(filled(std::move(o))),
         folder(open_model(options.model)),
         dataset(scan(options.dataset, options.subject.trigger)),
-        prepared(
-            prepare(*device, folder, dataset, options,
-                    {[](const std::string&) {}, [](const std::string&) {}, [] { return false; }})),
+        encoded(
+            encode(*device, folder, dataset, options,
+                   {[](const std::string&) {}, [](const std::string&) {}, [] { return false; }})),
         model(*device, folder.transformer, DType::f32),
         adapters(*device, model.weights(), lora::select_targets(model.config(), options.lora),
                  DType::f32, true),
         optimizer(
             optim::make_optimizer(*device, options.train.optimizer, adapters.size(), DType::f32)),
         state{*device, model.config(), adapters, *optimizer, 0},
-        stepper(model, dataset.examples, prepared, options) {
+        stepper(model, dataset.examples, encoded, options) {
     // B = 0 would make every dA zero and prove nothing.
     Philox random(11, Draw::init);
     for (int64_t i = 0; i < adapters.size(); ++i)
@@ -170,7 +170,7 @@ TEST(Step, TrainsOnTheMeanOfThePosterior) {
   const TemporaryFolder folder;
   paint_dataset(folder / "pictures", 2);
   Bench bench(small_options(folder.path(), "run"));
-  const Latents& latents = bench.prepared.latents[0];
+  const Latents& latents = bench.encoded.latents[0];
   EXPECT_EQ(latents.h, 8);
   EXPECT_EQ(latents.tokens.view.dim(1), 16);
   for (int64_t i = 0; i < latents.tokens.view.size(); ++i)

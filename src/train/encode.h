@@ -22,7 +22,7 @@ struct Latents {
 };
 
 /// All that training and its samples read of pictures and words.
-struct Prepared {
+struct Encoded {
   std::vector<Latents> latents;                    ///< by example
   std::vector<const eval::PromptStates*> prompts;  ///< by example: its caption, in `book`
   const eval::PromptStates* no_prompt = nullptr;   ///< the empty caption; null without dropout
@@ -30,7 +30,7 @@ struct Prepared {
   eval::PromptBook book;
 };
 
-struct PrepareHooks {
+struct EncodeHooks {
   std::function<void(const std::string&)> note;      ///< lines that stay
   std::function<void(const std::string&)> progress;  ///< lines that pass
   std::function<bool()> stop;  ///< true ends the work early; then the result is incomplete
@@ -38,7 +38,7 @@ struct PrepareHooks {
 
 /// `sample_prompts` have the trigger word in them. Throws Error (bad_input) naming what does not
 /// fit, Error (environment) when the cache cannot be written.
-Prepared prepare(Device& device, const ModelFiles& model, const Dataset& dataset,
-                 const RunOptions& options, const PrepareHooks& hooks);
+Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
+               const RunOptions& options, const EncodeHooks& hooks);
 
 }  // namespace fluxlora::train

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "train/prepare.h"
+#include "train/encode.h"
 
 #include <memory>
 
@@ -16,7 +16,7 @@ namespace {
 constexpr const char* kLatents = "latents";
 
 /// latents (h, w, C): the mean of the posterior, in the model's scaling.
-HostTensor encode(Device& device, Vae& vae, const Example& example) {
+HostTensor encode_picture(Device& device, Vae& vae, const Example& example) {
   const int64_t H = example.size.height, W = example.size.width, C = vae.latent_channels();
   const int64_t h = H / vae.factor(), w = W / vae.factor();
   HostTensor pixels(DType::f32, {H, W, 3}), latents(DType::f32, {h, w, C});
@@ -46,9 +46,8 @@ bool is_latents(const CacheEntry& entry, int64_t h, int64_t w, int64_t C) {
          found->second.view.dim(1) == w && found->second.view.dim(2) == C;
 }
 
-std::vector<Latents> prepare_latents(Device& device, const ModelFiles& model,
-                                     const Dataset& dataset, Cache& cache,
-                                     const PrepareHooks& hooks) {
+std::vector<Latents> encode_latents(Device& device, const ModelFiles& model, const Dataset& dataset,
+                                    Cache& cache, const EncodeHooks& hooks) {
   const VaeConfig config = read_vae_config(model.vae);
   const std::string hash = content_hash({model.vae});
   std::unique_ptr<Vae> vae;
@@ -62,7 +61,7 @@ std::vector<Latents> prepare_latents(Device& device, const ModelFiles& model,
     if (!entry || !is_latents(*entry, h, w, config.latent_channels)) {
       if (!vae) vae = std::make_unique<Vae>(device, model.vae, DType::f32);
       entry.emplace();
-      entry->emplace(kLatents, encode(device, *vae, example));
+      entry->emplace(kLatents, encode_picture(device, *vae, example));
       cache.store(key, *entry);
       hooks.progress(fmt::format("caching latents {}/{}", all.size() + 1, dataset.examples.size()));
     }
@@ -73,11 +72,11 @@ std::vector<Latents> prepare_latents(Device& device, const ModelFiles& model,
 
 }  // namespace
 
-Prepared prepare(Device& device, const ModelFiles& model, const Dataset& dataset,
-                 const RunOptions& options, const PrepareHooks& hooks) {
-  Prepared prepared;
+Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
+               const RunOptions& options, const EncodeHooks& hooks) {
+  Encoded encoded;
   Cache cache(options.dataset.cache);
-  prepared.latents = prepare_latents(device, model, dataset, cache, hooks);
+  encoded.latents = encode_latents(device, model, dataset, cache, hooks);
 
   std::vector<std::string> prompts;
   for (const Example& example : dataset.examples) prompts.push_back(example.caption);
@@ -85,21 +84,21 @@ Prepared prepare(Device& device, const ModelFiles& model, const Dataset& dataset
   const bool samples = options.sample.every > 0;
   if (samples)
     prompts.insert(prompts.end(), options.sample.prompts.begin(), options.sample.prompts.end());
-  prepared.book = eval::encode_prompts(
+  encoded.book = eval::encode_prompts(
       device, model, prompts,
       {options.model.text_tokens, &cache, hooks.note, hooks.progress, hooks.stop});
   for (const std::string& line : cache.notes()) hooks.note(line);
   hooks.note(fmt::format("latents and text states: {} from the cache, {} made", cache.hits(),
                          cache.misses()));
-  if (hooks.stop()) return prepared;
+  if (hooks.stop()) return encoded;
 
   for (const Example& example : dataset.examples)
-    prepared.prompts.push_back(&prepared.book.at(example.caption));
-  if (options.train.caption_dropout > 0) prepared.no_prompt = &prepared.book.at("");
+    encoded.prompts.push_back(&encoded.book.at(example.caption));
+  if (options.train.caption_dropout > 0) encoded.no_prompt = &encoded.book.at("");
   if (samples)
     for (const std::string& prompt : options.sample.prompts)
-      prepared.samples.push_back(&prepared.book.at(prompt));
-  return prepared;
+      encoded.samples.push_back(&encoded.book.at(prompt));
+  return encoded;
 }
 
 }  // namespace fluxlora::train

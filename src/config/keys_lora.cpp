@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config/key_tables.h"
+
+namespace fluxlora::config {
+
+std::vector<RunKey> lora_keys() {
+  return {
+      {.table = "lora",
+       .name = "rank",
+       .access = AT(lora.rank),
+       .meaning = "Rank of the adapters: how much they can learn, and how large the file is",
+       .source = "common for subjects",
+       .limits = at_least(1, 4096)},
+      {.table = "lora",
+       .name = "alpha",
+       .access = AT(lora.alpha),
+       .meaning = "The adapters' change is multiplied by alpha / rank",
+       .source = "equal to the rank: factor 1 for every reader",
+       .limits = above(0)},
+      {.table = "lora",
+       .name = "targets",
+       .access = AT(lora.targets),
+       .meaning = "Layers with an adapter: one of the sets `default`, `kohya`, `ai-toolkit`, "
+                  "`diffusers`, or patterns over module names such as `*.attn.to_q`",
+       .source = "every linear layer of attention and feed-forward"},
+      {.table = "lora",
+       .name = "init",
+       .access = AT(lora.init),
+       .meaning = "Start of A: `kaiming` U(-1/sqrt(in), 1/sqrt(in)) or `gaussian` N(0, 1/rank²); "
+                  "B starts at 0",
+       .source = "PEFT",
+       .choices = {"kaiming", "gaussian"}},
+  };
+}
+
+}  // namespace fluxlora::config
