@@ -11,10 +11,10 @@ namespace fluxlora {
 namespace {
 
 // The rooms in the order in which data passes through them.
-const std::vector<std::string> kRooms{"base",   "tensor",  "ops",     "backend/cpu", "backend/cuda",
-                                      "memory", "dist",    "monitor", "tokenizer",   "data",
-                                      "model",  "lora",    "flow",    "optim",       "eval",
-                                      "export", "prepare", "train",   "config",      "cli"};
+const std::vector<std::string> kRooms{
+    "base",    "tensor",    "ops",     "backend/cpu", "backend/cuda", "memory", "dist",
+    "monitor", "tokenizer", "data",    "model",       "lora",         "flow",   "optim",
+    "eval",    "export",    "caption", "prepare",     "train",        "config", "cli"};
 const std::string kOpenDevice = "backend/open_device.cpp";
 
 /// The room of a path below src/, as an index into kRooms.
