@@ -248,13 +248,18 @@ void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise, 
 }
 
 void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred, const Tensor& x0,
-               const Tensor& noise, const Tensor& weight) {
+               const Tensor& noise, const Tensor& weight, const Tensor& mask) {
   const char* const op = "flow_loss";
   CHECK(pred.rank() == 3, "flow_loss: " + pred.describe());
   same_shape(op, x0, pred);
   same_shape(op, noise, pred);
   per_item(op, loss, pred);
   stats_dtype(op, loss, pred);
+  if (mask) {
+    same_rows(op, mask, pred);
+    CHECK(pred.dim(2) % mask.dim(2) == 0, say(op, "mask", mask, pred));
+    stats_dtype(op, mask, pred);
+  }
   if (!d_pred) return;
   same(op, d_pred, pred);
   per_item(op, weight, pred);

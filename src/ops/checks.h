@@ -45,7 +45,7 @@ void upsample2x(const Tensor& y, const Tensor& x);
 
 void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise, const Tensor& t);
 void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred, const Tensor& x0,
-               const Tensor& noise, const Tensor& weight);
+               const Tensor& noise, const Tensor& weight, const Tensor& mask);
 void global_norm(const Tensor& norm, const Tensor& g);
 void adamw_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g,
                 const Tensor& norm, const Tensor& scalars);

@@ -311,6 +311,11 @@ TEST_F(Agree, FlowLoss) {
   for (const Shape& s : {Shape{3, 7, 13}, Shape{2, 4096, 64}}) {
     agree({out({s[0]}).stats(), out(s), in(s), in(s).stats(), in(s).stats(), in({s[0]}).stats()},
           [](Ops& op, const Tensors& a) { op.flow_loss(a[0], a[1], a[2], a[3], a[4], a[5]); });
+    const Shape shares{s[0], s[1], s[2] % 4 == 0 ? 4 : 1};
+    agree(
+        {out({s[0]}).stats(), out(s), in(s), in(s).stats(), in(s).stats(), in({s[0]}).stats(),
+         in(shares, 0.3, 1).stats()},
+        [](Ops& op, const Tensors& a) { op.flow_loss(a[0], a[1], a[2], a[3], a[4], a[5], a[6]); });
     agree({out({s[0]}).stats(), in(s), in(s).stats(), in(s).stats()},
           [](Ops& op, const Tensors& a) { op.flow_loss(a[0], {}, a[1], a[2], a[3], {}); });
   }

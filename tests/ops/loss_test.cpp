@@ -54,6 +54,59 @@ TEST_F(Flow, LossHasItsGradient) {
       pred, d_pred, "pred");
 }
 
+const Shape kPatches{3, 41, 20};
+const Shape kMask{3, 41, 4};
+
+TEST_F(Flow, MaskedLossIsTheFormula) {
+  check_formula(
+      {out({3}), out(kPatches), in(kPatches), in(kPatches), in(kPatches), in({3}),
+       in(kMask, 0.3, 1)},
+      [&](const auto& a) { ops().flow_loss(a[0], a[1], a[2], a[3], a[4], a[5], a[6]); },
+      [&](const auto& a) {
+        for (int64_t b = 0; b < 3; ++b) {
+          double sum = 0;
+          for (int64_t n = 0; n < 41; ++n)
+            for (int64_t i = 0; i < 20; ++i) {
+              const double d = at(a[2], b, n, i) - (at(a[4], b, n, i) - at(a[3], b, n, i));
+              const double share = at(a[6], b, n, i % 4);
+              sum += share * d * d / (41 * 20);
+              at(a[1], b, n, i) = at(a[5], 0, 0, b) * 2 * share * d / (41 * 20);
+            }
+          at(a[0], 0, 0, b) = sum;
+        }
+      });
+}
+
+TEST_F(Flow, MaskedLossHasItsGradient) {
+  const Tensor pred = random(kPatches), x0 = random(kPatches), noise = random(kPatches);
+  const Tensor mask = random(kMask, 0.3, 1), weight = random({3});
+  const Tensor loss = poisoned({3}), d_pred = poisoned(kPatches);
+  ops().flow_loss(loss, d_pred, pred, x0, noise, weight, mask);
+  expect_gradient(
+      [&] {
+        ops().flow_loss(loss, {}, pred, x0, noise, {}, mask);
+        return dot(loss, weight);
+      },
+      pred, d_pred, "pred");
+}
+
+/// What has no share gets no gradient, and a mask of ones is none.
+TEST_F(Flow, TheMaskCutsOutPixels) {
+  const Tensor pred = random(kPatches), x0 = random(kPatches), noise = random(kPatches);
+  const Tensor weight = random({3}), mask = poisoned(kMask);
+  const Tensor plain = poisoned(kPatches), masked = poisoned(kPatches);
+  const Tensor loss = poisoned({3}), masked_loss = poisoned({3});
+  ops().fill(mask, 1);
+  ops().flow_loss(loss, plain, pred, x0, noise, weight);
+  ops().flow_loss(masked_loss, masked, pred, x0, noise, weight, mask);
+  EXPECT_EQ(max_difference(plain, masked), 0);
+  EXPECT_LE(max_difference(loss, masked_loss), 1e-14);  // each square is rounded once more
+  at(mask, 1, 40, 2) = 0;
+  ops().flow_loss(masked_loss, masked, pred, x0, noise, weight, mask);
+  for (int64_t i = 0; i < 20; ++i)
+    EXPECT_EQ(at(masked, 1, 40, i), i % 4 == 2 ? 0 : at(plain, 1, 40, i)) << i;
+}
+
 TEST_F(Flow, LossDoesNotDependOnTheThreadCount) {
   const auto losses = [&] {
     return outputs({out({3}), out(kShape), in(kShape), in(kShape), in(kShape), in({3})}, DType::f32,

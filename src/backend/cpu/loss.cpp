@@ -23,24 +23,52 @@ void CpuOps::flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor&
   });
 }
 
+namespace {
+
+/// One token: Σ share(i) (pred - (noise - x0))², and d_pred where it is asked for.
+template <typename T>
+struct LossRow {
+  const T *pred, *x0, *noise;
+  T* d_pred;
+  T factor;
+  int64_t columns;
+
+  template <typename Share>
+  double run(Share share) const {
+    const T *const y = pred, *const x = x0, *const e = noise;
+    const double sum = sum_of<double>(columns, [=](int64_t i) {
+      const T difference = y[i] - (e[i] - x[i]);
+      return double{share(i)} * (double{difference} * double{difference});
+    });
+    T* const d = d_pred;
+    for (int64_t i = 0; d && i < columns; ++i) d[i] = factor * share(i) * (y[i] - (e[i] - x[i]));
+    return sum;
+  }
+};
+
+}  // namespace
+
 void CpuOps::flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred,
-                       const Tensor& x0, const Tensor& noise, const Tensor& weight) {
-  checks::flow_loss(loss, d_pred, pred, x0, noise, weight);
+                       const Tensor& x0, const Tensor& noise, const Tensor& weight,
+                       const Tensor& mask) {
+  checks::flow_loss(loss, d_pred, pred, x0, noise, weight, mask);
   for_dtype(pred.dtype(), [&]<typename T>(T) {
-    const Rows<T> p(pred), clean(x0), pure(noise), grad(d_pred);
+    const Rows<T> p(pred), clean(x0), pure(noise), grad(d_pred), counts(mask);
     auto* const partial = scratch_.shared<double>(0, p.total());
     const double count = static_cast<double>(p.rows * p.columns);
     parallel_for(p.total(), row_grain(p.columns), [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) {
-        const T *const y = p.row(r), *const x = clean.row(r), *const e = pure.row(r);
-        partial[r] = sum_of<double>(p.columns, [=](int64_t i) {
-          const T difference = y[i] - (e[i] - x[i]);
-          return double{difference} * double{difference};
-        });
-        if (!grad) continue;
-        T* const d = grad.row(r);
-        const T factor = static_cast<T>(2 * double{weight.as<const T>()[r / p.rows]} / count);
-        for (int64_t i = 0; i < p.columns; ++i) d[i] = factor * (y[i] - (e[i] - x[i]));
+        LossRow<T> row{p.row(r), clean.row(r), pure.row(r), nullptr, 0, p.columns};
+        if (grad) {
+          row.d_pred = grad.row(r);
+          row.factor = static_cast<T>(2 * double{weight.as<const T>()[r / p.rows]} / count);
+        }
+        if (counts) {
+          const T* const share = counts.row(r);
+          partial[r] = row.run([=, P = counts.columns](int64_t i) { return share[i % P]; });
+        } else {
+          partial[r] = row.run([](int64_t) { return T{1}; });
+        }
       }
     });
     for (int64_t b = 0; b < p.batches; ++b) {

@@ -18,12 +18,12 @@ struct Interpolate {  // x0, noise
   }
 };
 
-/// partial (B, chunks) = Σ (pred - (noise - x0))² over the rows of a chunk, and the gradient. Grid:
-/// x chunks, y items.
+/// partial (B, chunks) = Σ mask (pred - (noise - x0))² over the rows of a chunk, and the gradient.
+/// Grid: x chunks, y items.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     loss_kernel(float* partial, Rows<T> d_pred, Rows<const T> pred, Rows<const float> x0,
-                Rows<const float> noise, const float* weight) {
+                Rows<const float> noise, const float* weight, Rows<const float> mask) {
   const int64_t b = blockIdx.y, first = blockIdx.x * kRowsOfBlock, n = pred.columns;
   const int64_t rows = first + kRowsOfBlock < pred.rows ? kRowsOfBlock : pred.rows - first;
   const float factor =
@@ -32,8 +32,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = threadIdx.x; i < rows * n; i += kThreads) {
     const int64_t r = first + i / n, c = i % n;
     const float difference = to_float(pred.row(b, r)[c]) - (noise.row(b, r)[c] - x0.row(b, r)[c]);
-    sum[0] = fmaf(difference, difference, sum[0]);
-    if (d_pred) d_pred.row(b, r)[c] = from_float<T>(factor * difference);
+    const float counted = mask ? mask.row(b, r)[c % mask.columns] * difference : difference;
+    sum[0] = fmaf(counted, difference, sum[0]);
+    if (d_pred) d_pred.row(b, r)[c] = from_float<T>(factor * counted);
   }
   block_sum(sum);
   if (threadIdx.x == 0) partial[b * gridDim.x + blockIdx.x] = sum[0];
@@ -61,8 +62,9 @@ void CudaOps::flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor
 }
 
 void CudaOps::flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred,
-                        const Tensor& x0, const Tensor& noise, const Tensor& weight) {
-  checks::flow_loss(loss, d_pred, pred, x0, noise, weight);
+                        const Tensor& x0, const Tensor& noise, const Tensor& weight,
+                        const Tensor& mask) {
+  checks::flow_loss(loss, d_pred, pred, x0, noise, weight, mask);
   if (pred.size() == 0) return;
   for_activations(pred.dtype(), [&]<typename T>(T) {
     const Rows<const T> prediction(pred);
@@ -71,7 +73,7 @@ void CudaOps::flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& 
     const auto items = static_cast<unsigned>(prediction.batches);
     loss_kernel<<<dim3(blocks_for(chunks, 1), items), kThreads, 0, stream()>>>(
         partial, Rows<T>(d_pred), prediction, Rows<const float>(x0), Rows<const float>(noise),
-        weight.as<const float>());
+        weight.as<const float>(), Rows<const float>(mask));
     CUDA_CHECK_LAUNCH();
     const double count =
         static_cast<double>(prediction.rows) * static_cast<double>(prediction.columns);
