@@ -125,12 +125,41 @@ class ClipTokenizer final : public Tokenizer {
   int32_t unknown_ = 0;
 };
 
+constexpr size_t kClipMerges = 48894;
+
+// CLIP's ids follow from its merges: the bytes, those that stand for themselves first, the bytes
+// that end a word, what each merge gives, the two specials.
+BytePairs::Vocabulary vocabulary_of(const BytePairs::Merges& merges) {
+  const ByteAlphabet alphabet;
+  std::vector<std::string> own, others;
+  for (int byte = 0; byte < 256; ++byte) {
+    const std::string& symbol = alphabet.symbol(static_cast<unsigned char>(byte));
+    size_t at = 0;
+    (unicode::next(symbol, at) < 0x100 ? own : others).push_back(symbol);
+  }
+  own.insert(own.end(), others.begin(), others.end());
+  BytePairs::Vocabulary vocabulary;
+  const auto add = [&](const std::string& token) {
+    vocabulary.emplace(token, static_cast<int32_t>(vocabulary.size()));
+  };
+  for (const std::string& symbol : own) add(symbol);
+  for (const std::string& symbol : own) add(symbol + "</w>");
+  for (const auto& [left, right] : merges) add(left + right);
+  add("<|startoftext|>");
+  add("<|endoftext|>");
+  return vocabulary;
+}
+
 BytePairs open_pairs(const std::filesystem::path& folder) {
   const auto vocab = folder / "vocab.json", merges = folder / "merges.txt";
   const auto whole = folder / "tokenizer.json";
   if (!file_exists(vocab) && file_exists(whole)) {
     auto [vocabulary, list] = read_tokenizer_json(whole);
     return BytePairs(std::move(vocabulary), list, whole.string());
+  }
+  if (!file_exists(vocab) && file_exists(merges)) {
+    const BytePairs::Merges list = read_merges(merges);
+    if (list.size() == kClipMerges) return BytePairs(vocabulary_of(list), list, merges.string());
   }
   auto vocabulary = read_vocabulary(vocab);
   return BytePairs(std::move(vocabulary), read_merges(merges), merges.string());

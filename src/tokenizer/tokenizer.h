@@ -70,8 +70,8 @@ class Tokenizer {
   SpecialTokens raw_, normalized_;
 };
 
-/// CLIP's byte-level BPE from vocab.json and merges.txt, or tokenizer.json, with
-/// tokenizer_config.json and special_tokens_map.json where they exist. Throws Error (bad_input)
+/// CLIP's byte-level BPE from vocab.json and merges.txt, from tokenizer.json, or from the merges.txt
+/// of CLIP itself alone, with tokenizer_config.json and special_tokens_map.json where they exist. Throws Error (bad_input)
 /// that names the file.
 std::unique_ptr<Tokenizer> open_clip_tokenizer(const std::filesystem::path& folder);
 
