@@ -18,6 +18,7 @@
 #include "data/caption.h"
 #include "eval/painter.h"
 #include "export/lora_file.h"
+#include "model/precision.h"
 #include "tensor/safetensors.h"
 #include "train/fill_in.h"
 
@@ -107,7 +108,7 @@ std::unique_ptr<lora::AdapterSet> attach(flux::Transformer& model,
     }
   }
   if (specs.empty()) return nullptr;
-  auto set = std::make_unique<lora::AdapterSet>(model.device(), model.weights(), specs, DType::f32,
+  auto set = std::make_unique<lora::AdapterSet>(model.device(), model.weights(), specs, model.act(),
                                                 /*trains=*/false);
   size_t first = 0;
   for (const exporting::LoraFile& file : files) {
@@ -141,13 +142,12 @@ int run_sample(const SampleArgs& args) {
       args.text_tokens ? args.text_tokens : train::default_text_tokens(folder);
   const int64_t steps = args.steps ? args.steps : config.guidance_embed ? 28 : 4;
 
-  const WeightFormat format = train::weight_format(args.precision);
-
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);
   const eval::PromptBook book =
       eval::encode_prompts(*device, folder, prompts, {.text_tokens = text_tokens});
-  flux::Transformer model(*device, folder.transformer, DType::f32, format);
+  const Precision precision = transformer_precision(args.precision, device->is_host());
+  flux::Transformer model(*device, folder.transformer, precision.act, precision.format);
   const auto adapters = attach(model, args.loras);
   eval::Painter painter(model, folder, size, text_tokens);
 

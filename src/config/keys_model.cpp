@@ -52,7 +52,7 @@ std::vector<RunKey> model_keys() {
       {.table = "model",
        .name = "precision",
        .access = AT(model.precision),
-       .meaning = "Format of the frozen weights; `auto` is f32 on the CPU",
+       .meaning = "Format of the frozen weights; `auto` is bf16 on a GPU, f32 on the CPU",
        .source = "own",
        .choices = {"auto", "f32", "bf16", "fp8"},
        .later = {"int8", "nf4"}},

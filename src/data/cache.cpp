@@ -71,6 +71,11 @@ std::string latent_key(const Example& example, const std::string& vae_hash) {
                  fmt::format("{} {}", example.size.width, example.size.height), vae_hash});
 }
 
+std::string hash_suffix(DType dtype) {
+  if (dtype == DType::f32) return {};
+  return fmt::format(" {}", safetensors_name(dtype));
+}
+
 std::string text_key(const std::string& kind, const std::string& text,
                      const std::string& encoder_hash, int64_t tokens) {
   return key_of({"text", kind, text, encoder_hash, fmt::format("{}", tokens)});

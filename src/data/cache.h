@@ -21,6 +21,9 @@ using CacheEntry = std::map<std::string, HostTensor>;
 /// content hash of the VAE's weights and configuration.
 std::string latent_key(const Example& example, const std::string& vae_hash);
 
+/// What the hash of an encoder's files is followed by when it ran in this type: nothing for f32.
+std::string hash_suffix(DType dtype);
+
 /// `kind` names what is kept ("t5", "clip"), `encoder_hash` the content of tokenizer and encoder,
 /// `tokens` the padded length.
 std::string text_key(const std::string& kind, const std::string& text,

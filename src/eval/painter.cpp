@@ -11,7 +11,9 @@
 #include "flow/euler.h"
 #include "flow/pack.h"
 #include "model/json_file.h"
+#include "model/precision.h"
 #include "model/vae/vae.h"
+#include "ops/transfer.h"
 
 namespace fluxlora::eval {
 namespace {
@@ -71,12 +73,12 @@ HostTensor Painter::paint(const PromptStates& prompt, const Tensor& noise, int64
   HostTensor latents(DType::f32, {1, h_, w_, C_}), packed(DType::f32, {1, N, 4 * C_});
   flow::channels_last(latents.view, noise.reshaped({1, C_, h_, w_}));
   flow::pack(packed.view, latents.view);
-  device.upload(in.img, packed.view.data());
-  device.upload(in.txt, prompt.txt.view.data());
-  device.upload(in.pooled, prompt.pooled.view.data());
+  upload_as(device, in.img, packed.view);
+  upload_as(device, in.txt, prompt.txt.view);
+  upload_as(device, in.pooled, prompt.pooled.view);
   device.ops().fill(in.guidance, guidance);
   flow::sample(device, workspace_, flow::sampling_times(scheduler_, steps, N));
-  device.download(packed.view.data(), in.img);
+  download_as(device, packed.view, in.img);
   flow::unpack(latents.view, packed.view);
   return latents;
 }
@@ -84,23 +86,20 @@ HostTensor Painter::paint(const PromptStates& prompt, const Tensor& noise, int64
 std::vector<Picture> decode(Device& device, const ModelFiles& folder,
                             const std::vector<HostTensor>& latents) {
   std::vector<Picture> pictures;
-  Vae vae(device, folder.vae, DType::f32);
+  const DType act = encoder_dtype(device);
+  Vae vae(device, folder.vae, act);
   for (const HostTensor& one : latents) {
     const int64_t H = one.view.dim(1) * vae.factor(), W = one.view.dim(2) * vae.factor();
     vae.prepare(1, H, W);
     HostTensor pixels(DType::f32, {1, H, W, 3});
-    if (device.is_host()) {
-      vae.decode(pixels.view, one.view);
-    } else {
-      const Buffer memory = device.allocate(one.view.bytes() + pixels.view.bytes());
-      auto* const first = static_cast<char*>(memory.data());
-      const Tensor on_device(DType::f32, {1, H, W, 3}, first);
-      const Tensor source(DType::f32, {1, one.view.dim(1), one.view.dim(2), one.view.dim(3)},
-                          first + pixels.view.bytes());
-      device.upload(source, one.view.data());
-      vae.decode(on_device, source);
-      device.download(pixels.view.data(), on_device);
-    }
+    const Buffer pixel_memory = device.allocate(pixels.view.size() * dtype_size(act));
+    const Buffer latent_memory = device.allocate(one.view.size() * dtype_size(act));
+    const Tensor result(act, {1, H, W, 3}, pixel_memory.data());
+    const Tensor source(act, {1, one.view.dim(1), one.view.dim(2), one.view.dim(3)},
+                        latent_memory.data());
+    upload_as(device, source, one.view);
+    vae.decode(result, source);
+    download_as(device, pixels.view, result);
     pictures.push_back(model_to_pixels(pixels.view.item(0)));
   }
   return pictures;

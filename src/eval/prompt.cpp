@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 
 #include "model/clip/text_model.h"
+#include "model/precision.h"
 #include "model/t5/encoder.h"
+#include "ops/transfer.h"
 #include "tokenizer/tokenizer.h"
 
 namespace fluxlora::eval {
@@ -23,6 +25,12 @@ struct Encoder {
   const Tokenizer* tokenizer = nullptr;
   std::function<HostTensor(const std::vector<int32_t>&)> encode;  ///< loads the network when called
 };
+
+/// What the states depend on beside the prompt. A GPU's bf16 is not a CPU's f32.
+std::string encoder_hash(const Device& device, const std::filesystem::path& network,
+                         const std::filesystem::path& tokenizer) {
+  return content_hash({network, tokenizer}) + hash_suffix(encoder_dtype(device));
+}
 
 std::string shortened(const std::string& prompt) {
   constexpr size_t kShown = 40;
@@ -62,18 +70,18 @@ void encode_pooled(Device& device, const ModelFiles& model, const std::set<std::
   const auto tokenizer = open_clip_tokenizer(model.clip_tokenizer);
   std::optional<ClipText> clip;
   Encoder encoder{"clip",
-                  content_hash({model.clip, model.clip_tokenizer}),
+                  encoder_hash(device, model.clip, model.clip_tokenizer),
                   read_clip_config(model.clip).positions,
                   tokenizer.get(),
                   {}};
   encoder.encode = [&](const std::vector<int32_t>& ids) {
     if (!clip) {
-      clip.emplace(device, model.clip, DType::f32);
+      clip.emplace(device, model.clip, encoder_dtype(device));
       clip->prepare(1, /*training=*/false);
     }
     const Tensor& pooled = clip->forward(ids);
     HostTensor host(DType::f32, {pooled.size()});
-    device.download(host.view.data(), pooled);
+    download_as(device, host.view, pooled);
     return host;
   };
   encode_all(encoder, prompts, options, [&](const std::string& prompt, HostTensor states) {
@@ -85,16 +93,19 @@ void encode_states(Device& device, const ModelFiles& model, const std::set<std::
                    const PromptOptions& options, PromptBook& book) {
   const auto tokenizer = open_t5_tokenizer(model.t5_tokenizer);
   std::optional<T5Encoder> t5;
-  Encoder encoder{
-      "t5", content_hash({model.t5, model.t5_tokenizer}), options.text_tokens, tokenizer.get(), {}};
+  Encoder encoder{"t5",
+                  encoder_hash(device, model.t5, model.t5_tokenizer),
+                  options.text_tokens,
+                  tokenizer.get(),
+                  {}};
   encoder.encode = [&](const std::vector<int32_t>& ids) {
     if (!t5) {
-      t5.emplace(device, model.t5, DType::f32);
+      t5.emplace(device, model.t5, encoder_dtype(device));
       t5->prepare(1, options.text_tokens);
     }
     const Tensor& states = t5->forward(ids);
     HostTensor host(DType::f32, {states.dim(1), states.dim(2)});
-    device.download(host.view.data(), states);
+    download_as(device, host.view, states);
     return host;
   };
   encode_all(encoder, prompts, options, [&](const std::string& prompt, HostTensor states) {

@@ -8,7 +8,9 @@
 #include "base/error.h"
 #include "data/cache.h"
 #include "flow/pack.h"
+#include "model/precision.h"
 #include "model/vae/vae.h"
+#include "ops/transfer.h"
 
 namespace fluxlora::train {
 namespace {
@@ -22,13 +24,14 @@ HostTensor encode_picture(Device& device, Vae& vae, const Example& example) {
   HostTensor pixels(DType::f32, {H, W, 3}), latents(DType::f32, {h, w, C});
   pixels_to_model(pixels.view, load_pixels(example));
   vae.prepare(1, H, W);
-  const Buffer memory = device.allocate(pixels.view.bytes() + latents.view.bytes());
-  auto* const first = static_cast<char*>(memory.data());
-  const Tensor source(DType::f32, {1, H, W, 3}, first);
-  const Tensor result(DType::f32, {1, h, w, C}, first + pixels.view.bytes());
-  device.upload(source, pixels.view.data());
+  const DType act = encoder_dtype(device);
+  const Buffer pixel_memory = device.allocate(pixels.view.size() * dtype_size(act));
+  const Buffer latent_memory = device.allocate(latents.view.size() * dtype_size(act));
+  const Tensor source(act, {1, H, W, 3}, pixel_memory.data());
+  const Tensor result(act, {1, h, w, C}, latent_memory.data());
+  upload_as(device, source, pixels.view);
   vae.encode(result, source);
-  device.download(latents.view.data(), result);
+  download_as(device, latents.view, result);
   return latents;
 }
 
@@ -49,7 +52,7 @@ bool is_latents(const CacheEntry& entry, int64_t h, int64_t w, int64_t C) {
 std::vector<Latents> encode_latents(Device& device, const ModelFiles& model, const Dataset& dataset,
                                     Cache& cache, const EncodeHooks& hooks) {
   const VaeConfig config = read_vae_config(model.vae);
-  const std::string hash = content_hash({model.vae});
+  const std::string hash = content_hash({model.vae}) + hash_suffix(encoder_dtype(device));
   std::unique_ptr<Vae> vae;
   std::vector<Latents> all;
   for (const Example& example : dataset.examples) {
@@ -59,7 +62,7 @@ std::vector<Latents> encode_latents(Device& device, const ModelFiles& model, con
     const std::string key = latent_key(example, hash);
     std::optional<CacheEntry> entry = cache.load(key);
     if (!entry || !is_latents(*entry, h, w, config.latent_channels)) {
-      if (!vae) vae = std::make_unique<Vae>(device, model.vae, DType::f32);
+      if (!vae) vae = std::make_unique<Vae>(device, model.vae, encoder_dtype(device));
       entry.emplace();
       entry->emplace(kLatents, encode_picture(device, *vae, example));
       cache.store(key, *entry);

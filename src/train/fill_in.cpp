@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "eval/painter.h"
 #include "model/flux/config.h"
+#include "model/precision.h"
 
 namespace fluxlora::train {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 constexpr int64_t kMostTextTokens = 512;
 
 void check_choices(const RunOptions& o) {
-  weight_format(o.model.precision);
+  transformer_precision(o.model.precision, /*on_host=*/true);
   if (o.output.format != "diffusers")
     throw bad_input("output.format", "\"" + o.output.format + "\" cannot be written yet",
                     "use diffusers");
@@ -30,14 +31,6 @@ void check_choices(const RunOptions& o) {
 }
 
 }  // namespace
-
-WeightFormat weight_format(const std::string& precision) {
-  if (precision == "auto" || precision == "f32") return WeightFormat::f32;
-  if (precision == "bf16") return WeightFormat::bf16;
-  if (precision == "fp8") return WeightFormat::fp8;
-  throw bad_input("model.precision", "\"" + precision + "\" is not there on the CPU",
-                  "use auto, f32, bf16 or fp8");
-}
 
 int64_t default_text_tokens(const ModelFiles& model) {
   return flux::read_config(model.transformer).guidance_embed ? 512 : 256;

@@ -12,10 +12,6 @@ namespace fluxlora::train {
 /// changes nothing. Throws Error (bad_input).
 void fill_in(RunOptions& options, const ModelFiles& model);
 
-/// Format of the transformer's frozen matrices for `model.precision` on the CPU. Throws Error
-/// (bad_input).
-WeightFormat weight_format(const std::string& precision);
-
 /// T5 tokens that this model takes unless told otherwise: 512, or 256 for schnell.
 int64_t default_text_tokens(const ModelFiles& model);
 

@@ -10,6 +10,7 @@
 #include "flow/pack.h"
 #include "flow/timestep.h"
 #include "memory/arena.h"
+#include "ops/transfer.h"
 #include "train/checkpoint.h"
 
 namespace fluxlora::train {
@@ -159,8 +160,8 @@ void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, i
     const eval::PromptStates& prompt = pick.drop_caption
                                            ? *encoded_.no_prompt
                                            : *encoded_.prompts[static_cast<size_t>(pick.example)];
-    device.upload(in.txt.item(b), prompt.txt.view.data());
-    device.upload(in.pooled.item(b), prompt.pooled.view.data());
+    upload_as(device, in.txt.item(b), prompt.txt.view);
+    upload_as(device, in.pooled.item(b), prompt.pooled.view);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "export/lora_file.h"
+#include "model/precision.h"
 #include "monitor/jsonl.h"
 #include "monitor/report.h"
 #include "train/checkpoint.h"
@@ -21,8 +22,6 @@
 
 namespace fluxlora::train {
 namespace {
-
-constexpr DType kAct = DType::f32;
 
 DType lora_dtype(const std::string& name) {
   return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
@@ -178,10 +177,11 @@ void Run::open_files() {
 
 void Run::load_networks() {
   const TrainOptions& t = options_.train;
-  model_ = std::make_unique<flux::Transformer>(device_, model_files_.transformer, kAct,
-                                               weight_format(options_.model.precision));
-  adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_, kAct,
-                                                 /*trains=*/true);
+  const Precision precision = transformer_precision(options_.model.precision, device_.is_host());
+  model_ = std::make_unique<flux::Transformer>(device_, model_files_.transformer, precision.act,
+                                               precision.format);
+  adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_,
+                                                 precision.act, /*trains=*/true);
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
   load_assistant();
   optimizer_ =
@@ -200,9 +200,9 @@ void Run::load_networks() {
 /// Beside the trained adapters, while steps are made (schnell's training adapter).
 void Run::load_assistant() {
   if (!assistant_file_) return;
-  assistant_ =
-      std::make_unique<lora::AdapterSet>(device_, model_->weights(), assistant_file_->specs, kAct,
-                                         /*trains=*/false, /*assistant=*/true);
+  assistant_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(),
+                                                  assistant_file_->specs, model_->act(),
+                                                  /*trains=*/false, /*assistant=*/true);
   exporting::upload(*assistant_, 0, *assistant_file_);
   assistant_file_.reset();
 }

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/precision.h"
+
+#include "base/error.h"
+
+namespace fluxlora {
+
+Precision transformer_precision(const std::string& word, bool on_host) {
+  const DType own = on_host ? DType::f32 : DType::bf16;
+  if (word == "auto") return {own, plain_format(own)};
+  if (word == "f32") return {DType::f32, WeightFormat::f32};
+  if (word == "bf16") return {own, WeightFormat::bf16};
+  if (word == "fp8") return {own, WeightFormat::fp8};
+  throw bad_input("model.precision", "\"" + word + "\" is not a format of weights",
+                  "use auto, f32, bf16 or fp8");
+}
+
+DType encoder_dtype(const Device& device) {
+  return device.is_host() ? DType::f32 : DType::bf16;
+}
+
+}  // namespace fluxlora

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one place that decides in which types of numbers a device computes.
+#pragma once
+
+#include <string>
+
+#include "ops/device.h"
+
+namespace fluxlora {
+
+/// How the transformer is run.
+struct Precision {
+  DType act = DType::f32;  ///< of activations
+  WeightFormat format = WeightFormat::f32;
+};
+
+/// What `model.precision` (auto, f32, bf16, fp8) means. A CPU computes in f32, whatever the weights
+/// are kept in; a GPU in bf16, unless f32 is asked for. Auto is f32 on a CPU, bf16 on a GPU. Throws
+/// Error (bad_input) for another word.
+Precision transformer_precision(const std::string& word, bool on_host);
+
+/// Weights and activations of the text encoders and the VAE: f32 on a CPU, bf16 on a GPU.
+DType encoder_dtype(const Device& device);
+
+}  // namespace fluxlora
