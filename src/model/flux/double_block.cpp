@@ -44,14 +44,17 @@ void forward(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& x, con
              const Conditioning& c, DoubleSaved& s, Stage todo) {
   using D = DoubleStream;
   using P = DoubleSaved::PerStream;
-  if (has(todo, Stage::project)) {
-    for (Stream st : kStreams) {
-      P& p = s.stream[st];
+  for (Stream st : kStreams) {
+    P& p = s.stream[st];
+    if (has(todo, Stage::modulate))
       adapted_linear(op, p.mod, p.mod_t, c.silu_vec, w.stream[st].mod);  // (B, 6D)
+    if (has(todo, Stage::norm))
       op.gate_add_ln_modulate(z.of(st, s.x1), z.of(st, s.h1), z.of(st, s.stats1), z.of(st, x),
                               z.of(st, before.y), before.gate[st], p.shift1(), p.scale1());
-    }
+  }
+  if (has(todo, Stage::project))
     linear_streams(op, z, w, s.qkv, s.h1, &D::qkv, s, &P::qkv_t);  // (B, S, 3D)
+  if (has(todo, Stage::rotate)) {
     for (Stream st : kStreams) {
       const Tensor pe = st == txt ? c.pe.slice(0, 0, z.M) : c.pe.slice(0, z.M, z.N());
       const QkNorm& norm = w.stream[st].norm;
@@ -61,19 +64,32 @@ void forward(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& x, con
   }
   if (has(todo, Stage::attend))
     op.attention(s.attn, s.lse, s.q, s.k, s.qkv.columns(2 * z.D, z.D), joint_attention(z));
-  if (has(todo, Stage::merge)) {
+  if (has(todo, Stage::merge))
     linear_streams(op, z, w, s.y1, s.attn, &D::proj, s, &P::proj_t);  // (B, S, D)
+  if (has(todo, Stage::renorm)) {
+    // Without the projection x2 is there already, and only its norm is made again.
+    const bool add = has(todo, Stage::merge);
     for (Stream st : kStreams) {
       const P& p = s.stream[st];
-      op.gate_add_ln_modulate(z.of(st, s.x2), z.of(st, s.h2), z.of(st, s.stats2), z.of(st, s.x1),
-                              z.of(st, s.y1), p.gate1(), p.shift2(), p.scale2());
+      op.gate_add_ln_modulate(z.of(st, s.x2), z.of(st, s.h2), z.of(st, s.stats2),
+                              z.of(st, add ? s.x1 : s.x2), z.of(st, add ? s.y1 : Tensor{}),
+                              p.gate1(), p.shift2(), p.scale2());
     }
   }
-  if (has(todo, Stage::feed)) {
+  if (has(todo, Stage::expand))
     linear_streams(op, z, w, s.u, s.h2, &D::mlp0, s, &P::mlp0_t);  // (B, S, F)
-    op.gelu_tanh(s.g, s.u);
+  if (has(todo, Stage::activate)) op.gelu_tanh(s.g, s.u);
+  if (has(todo, Stage::contract))
     linear_streams(op, z, w, s.y2, s.g, &D::mlp2, s, &P::mlp2_t);  // (B, S, D)
-  }
+}
+
+void remake(Ops& op, const Sizes& z, const DoubleBlock& w, const Conditioning& c, DoubleSaved& s,
+            Keep kept) {
+  if (kept == Keep::all) return;
+  Stage todo = Stage::norm | Stage::rotate | Stage::renorm | Stage::activate;
+  if (kept <= Keep::attention) todo = todo | Stage::project | Stage::merge | Stage::expand;
+  if (kept <= Keep::input) todo = todo | Stage::attend;
+  forward(op, z, w, s.x1, {}, c, s, todo);
 }
 
 void backward(Ops& op, const Sizes& z, const DoubleBlock& w, const Pending& before,

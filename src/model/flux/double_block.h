@@ -22,6 +22,7 @@ struct DoubleSaved {
     Tensor gate2() const { return part(5); }
     Tensor part(int64_t i) const { return mod.columns(i * (mod.dim(1) / 6), mod.dim(1) / 6); }
   };
+  Tensor y2;  // (B, S, D)  pending when the block ends
   std::array<PerStream, 2> stream;
   Tensor x1;      // (B, S, D)  block input with the pending output added
   Tensor stats1;  // (B, S, 2)
@@ -36,38 +37,39 @@ struct DoubleSaved {
   Tensor h2;      // (B, S, D)
   Tensor u;       // (B, S, F)  before GELU
   Tensor g;       // (B, S, F)  after
-  Tensor y2;      // (B, S, D)  pending when the block ends
 
-  /// f(name, tensor, shape, dtype, stage) for each; sizes of the adapters come from the block.
+  /// f(name, tensor, shape, dtype, lives) for each; sizes of the adapters come from the block.
   template <typename F>
-  void visit(const Sizes& z, const DoubleBlock& w, F&& f) {
+  void visit(const Sizes& z, const DoubleBlock& w, const Kept& kept, F&& f) {
+    const Lives x2_lives = kept.level >= Keep::products ? Lives::on : Lives::to_next;
+    f("y2", y2, {z.B, z.S(), z.D}, z.act, kept.for_gates(Lives::to_next));
     for (Stream s : kStreams) {
       const DoubleStream& ws = w.stream[s];
       PerStream& p = stream[s];
       const std::string name = s == txt ? "txt." : "img.";
       const int64_t T = z.tokens(s);
-      f(name + "mod", p.mod, {z.B, 6 * z.D}, z.act, Stage::project);
-      f(name + "mod_t", p.mod_t, {z.B, ws.mod.total_rank()}, z.act, Stage::project);
-      f(name + "qkv_t", p.qkv_t, {z.B, T, ws.qkv.total_rank()}, z.act, Stage::project);
-      f(name + "proj_t", p.proj_t, {z.B, T, ws.proj.total_rank()}, z.act, Stage::merge);
-      f(name + "mlp0_t", p.mlp0_t, {z.B, T, ws.mlp0.total_rank()}, z.act, Stage::feed);
-      f(name + "mlp2_t", p.mlp2_t, {z.B, T, ws.mlp2.total_rank()}, z.act, Stage::feed);
+      const Lives products = kept.from(Keep::products);
+      f(name + "mod", p.mod, {z.B, 6 * z.D}, z.act, Lives::on);
+      f(name + "mod_t", p.mod_t, {z.B, ws.mod.total_rank()}, z.act, Lives::on);
+      f(name + "qkv_t", p.qkv_t, {z.B, T, ws.qkv.total_rank()}, z.act, products);
+      f(name + "proj_t", p.proj_t, {z.B, T, ws.proj.total_rank()}, z.act, products);
+      f(name + "mlp0_t", p.mlp0_t, {z.B, T, ws.mlp0.total_rank()}, z.act, products);
+      f(name + "mlp2_t", p.mlp2_t, {z.B, T, ws.mlp2.total_rank()}, z.act, Lives::on);
     }
-    f("x1", x1, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("stats1", stats1, {z.B, z.S(), 2}, z.stat(), Stage::project);
-    f("h1", h1, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("qkv", qkv, {z.B, z.S(), 3 * z.D}, z.act, Stage::project);
-    f("q", q, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("k", k, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("attn", attn, {z.B, z.S(), z.D}, z.act, Stage::attend);
-    f("lse", lse, {z.B, z.H, z.S()}, z.stat(), Stage::attend);
-    f("y1", y1, {z.B, z.S(), z.D}, z.act, Stage::merge);
-    f("x2", x2, {z.B, z.S(), z.D}, z.act, Stage::merge);
-    f("stats2", stats2, {z.B, z.S(), 2}, z.stat(), Stage::merge);
-    f("h2", h2, {z.B, z.S(), z.D}, z.act, Stage::merge);
-    f("u", u, {z.B, z.S(), z.F}, z.act, Stage::feed);
-    f("g", g, {z.B, z.S(), z.F}, z.act, Stage::feed);
-    f("y2", y2, {z.B, z.S(), z.D}, z.act, Stage::feed);
+    f("x1", x1, {z.B, z.S(), z.D}, z.act, Lives::on);
+    f("stats1", stats1, {z.B, z.S(), 2}, z.stat(), kept.from(Keep::all));
+    f("h1", h1, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
+    f("qkv", qkv, {z.B, z.S(), 3 * z.D}, z.act, kept.from(Keep::products));
+    f("q", q, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
+    f("k", k, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
+    f("attn", attn, {z.B, z.S(), z.D}, z.act, kept.from(Keep::attention));
+    f("lse", lse, {z.B, z.H, z.S()}, z.stat(), kept.from(Keep::attention));
+    f("y1", y1, {z.B, z.S(), z.D}, z.act, kept.for_gates(Lives::in_block));
+    f("x2", x2, {z.B, z.S(), z.D}, z.act, x2_lives);
+    f("stats2", stats2, {z.B, z.S(), 2}, z.stat(), kept.from(Keep::all));
+    f("h2", h2, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
+    f("u", u, {z.B, z.S(), z.F}, z.act, kept.from(Keep::products));
+    f("g", g, {z.B, z.S(), z.F}, z.act, kept.from(Keep::all));
   }
 };
 
@@ -75,6 +77,10 @@ struct DoubleSaved {
 /// stream is s.x2 with pending(s).
 void forward(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& x, const Pending& before,
              const Conditioning& c, DoubleSaved& s, Stage todo = Stage::all);
+
+/// Makes again what was not kept, before the backward.
+void remake(Ops& op, const Sizes& z, const DoubleBlock& w, const Conditioning& c, DoubleSaved& s,
+            Keep kept);
 
 /// What the block leaves for the next to add.
 Pending pending(const DoubleSaved& s);

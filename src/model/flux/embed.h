@@ -39,21 +39,21 @@ struct EmbedSaved {
     const auto mlp = [&](const std::string& name, MlpSaved& s, const MlpEmbedder& e,
                          bool sinusoid) {
       if (!e.in_layer.weight) return;
-      if (sinusoid) f(name + ".x", s.x, {z.B, e.in_layer.in()}, z.act, Stage::project);
-      f(name + ".u", s.u, {z.B, z.D}, z.act, Stage::project);
-      f(name + ".a", s.a, {z.B, z.D}, z.act, Stage::project);
-      f(name + ".y", s.y, {z.B, z.D}, z.act, Stage::project);
-      f(name + ".in_t", s.in_t, {z.B, e.in_layer.total_rank()}, z.act, Stage::project);
-      f(name + ".out_t", s.out_t, {z.B, e.out_layer.total_rank()}, z.act, Stage::project);
+      if (sinusoid) f(name + ".x", s.x, {z.B, e.in_layer.in()}, z.act);
+      f(name + ".u", s.u, {z.B, z.D}, z.act);
+      f(name + ".a", s.a, {z.B, z.D}, z.act);
+      f(name + ".y", s.y, {z.B, z.D}, z.act);
+      f(name + ".in_t", s.in_t, {z.B, e.in_layer.total_rank()}, z.act);
+      f(name + ".out_t", s.out_t, {z.B, e.out_layer.total_rank()}, z.act);
     };
     mlp("time_in", time, w.time_in, true);
     mlp("guidance_in", guidance, w.guidance_in, true);
     mlp("vector_in", vector, w.vector_in, false);
-    f("vec", vec, {z.B, z.D}, z.act, Stage::project);
-    f("silu_vec", silu_vec, {z.B, z.D}, z.act, Stage::project);
-    f("x", x, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("img_t", img_t, {z.B, z.N(), w.img_in.total_rank()}, z.act, Stage::project);
-    f("txt_t", txt_t, {z.B, z.M, w.txt_in.total_rank()}, z.act, Stage::project);
+    f("vec", vec, {z.B, z.D}, z.act);
+    f("silu_vec", silu_vec, {z.B, z.D}, z.act);
+    f("x", x, {z.B, z.S(), z.D}, z.act);
+    f("img_t", img_t, {z.B, z.N(), w.img_in.total_rank()}, z.act);
+    f("txt_t", txt_t, {z.B, z.M, w.txt_in.total_rank()}, z.act);
   }
 };
 

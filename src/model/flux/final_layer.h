@@ -20,12 +20,12 @@ struct FinalSaved {
 
   template <typename F>
   void visit(const Sizes& z, const FinalLayer& w, F&& f) {
-    f("mod", mod, {z.B, 2 * z.D}, z.act, Stage::project);
-    f("mod_t", mod_t, {z.B, w.modulation.total_rank()}, z.act, Stage::project);
-    f("t", t, {z.B, z.N(), w.linear.total_rank()}, z.act, Stage::project);
-    f("x1", x1, {z.B, z.N(), z.D}, z.act, Stage::project);
-    f("stats", stats, {z.B, z.N(), 2}, z.stat(), Stage::project);
-    f("h", h, {z.B, z.N(), z.D}, z.act, Stage::project);
+    f("mod", mod, {z.B, 2 * z.D}, z.act);
+    f("mod_t", mod_t, {z.B, w.modulation.total_rank()}, z.act);
+    f("t", t, {z.B, z.N(), w.linear.total_rank()}, z.act);
+    f("x1", x1, {z.B, z.N(), z.D}, z.act);
+    f("stats", stats, {z.B, z.N(), 2}, z.stat());
+    f("h", h, {z.B, z.N(), z.D}, z.act);
   }
 };
 

@@ -19,23 +19,38 @@ Pending pending(const SingleSaved& s) {
 
 void forward(Ops& op, const Sizes& z, const SingleBlock& w, const Tensor& x, const Pending& before,
              const Conditioning& c, SingleSaved& s, Stage todo) {
-  if (has(todo, Stage::project)) {
+  const Tensor attn = s.cat.columns(0, z.D);  // (B, S, D)
+  if (has(todo, Stage::modulate))
     adapted_linear(op, s.mod, s.mod_t, c.silu_vec, w.modulation);  // (B, 3D)
+  if (has(todo, Stage::norm)) {
     std::array<PendingPart, 2> storage;
     for (const PendingPart& p : pending_parts(z, before, storage)) {
       const auto of = [&](const Tensor& t) { return t ? t.tokens(p.first, p.count) : t; };
       op.gate_add_ln_modulate(of(s.x1), of(s.h), of(s.stats), of(x), of(before.y),
                               before.gate[static_cast<size_t>(p.stream)], s.shift(), s.scale());
     }
-    adapted_linear(op, s.z1, s.t1, s.h, w.linear1);  // (B, S, 3D + F)
-    op.qk_norm_rope(s.q, s.k, s.z1, w.norm.query_norm, w.norm.key_norm, c.pe, z.H);
   }
+  if (has(todo, Stage::project)) adapted_linear(op, s.z1, s.t1, s.h, w.linear1);  // (B, S, 3D + F)
+  if (has(todo, Stage::rotate))
+    op.qk_norm_rope(s.q, s.k, s.z1, w.norm.query_norm, w.norm.key_norm, c.pe, z.H);
   if (has(todo, Stage::attend)) {
-    op.attention(s.cat.columns(0, z.D), s.lse, s.q, s.k, s.z1.columns(2 * z.D, z.D),
-                 joint_attention(z));
+    op.attention(attn, s.lse, s.q, s.k, s.z1.columns(2 * z.D, z.D), joint_attention(z));
+    if (s.attn) op.copy(s.attn, attn);
+  }
+  if (has(todo, Stage::activate)) {
+    if (s.attn && !has(todo, Stage::attend)) op.copy(attn, s.attn);
     op.gelu_tanh(s.cat.columns(z.D, z.F), s.z1.columns(3 * z.D, z.F));
   }
-  if (has(todo, Stage::feed)) adapted_linear(op, s.y, s.t2, s.cat, w.linear2);  // (B, S, D)
+  if (has(todo, Stage::contract)) adapted_linear(op, s.y, s.t2, s.cat, w.linear2);  // (B, S, D)
+}
+
+void remake(Ops& op, const Sizes& z, const SingleBlock& w, const Conditioning& c, SingleSaved& s,
+            Keep kept) {
+  if (kept == Keep::all) return;
+  Stage todo = Stage::norm | Stage::rotate | Stage::activate;
+  if (kept <= Keep::attention) todo = todo | Stage::project;
+  if (kept <= Keep::input) todo = todo | Stage::attend;
+  forward(op, z, w, s.x1, {}, c, s, todo);
 }
 
 void backward(Ops& op, const Sizes& z, const SingleBlock& w, const Pending& before,

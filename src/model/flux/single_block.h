@@ -10,6 +10,7 @@ namespace fluxlora::flux {
 
 /// What the forward keeps for the backward.
 struct SingleSaved {
+  Tensor y;       // (B, S, D)  pending when the block ends
   Tensor mod;     // (B, 3D): shift, scale, gate
   Tensor mod_t;   // (B, ΣR)
   Tensor t1, t2;  // (B, S, ΣR): x Aᵀ of linear1's and linear2's adapters
@@ -20,29 +21,32 @@ struct SingleSaved {
   Tensor q, k;    // (B, S, D)  normed and rotated
   Tensor lse;     // (B, H, S)
   Tensor cat;     // (B, S, D + F): attention, then GELU of mlp
-  Tensor y;       // (B, S, D)  pending when the block ends
+  Tensor attn;    // (B, S, D)  cat's first columns, where they outlive it; else empty
 
   Tensor shift() const { return part(0); }
   Tensor scale() const { return part(1); }
   Tensor gate() const { return part(2); }
   Tensor part(int64_t i) const { return mod.columns(i * (mod.dim(1) / 3), mod.dim(1) / 3); }
 
-  /// f(name, tensor, shape, dtype, stage) for each; sizes of the adapters come from the block.
+  /// f(name, tensor, shape, dtype, lives) for each; sizes of the adapters come from the block.
   template <typename F>
-  void visit(const Sizes& z, const SingleBlock& w, F&& f) {
-    f("mod", mod, {z.B, 3 * z.D}, z.act, Stage::project);
-    f("mod_t", mod_t, {z.B, w.modulation.total_rank()}, z.act, Stage::project);
-    f("t1", t1, {z.B, z.S(), w.linear1.total_rank()}, z.act, Stage::project);
-    f("t2", t2, {z.B, z.S(), w.linear2.total_rank()}, z.act, Stage::feed);
-    f("x1", x1, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("stats", stats, {z.B, z.S(), 2}, z.stat(), Stage::project);
-    f("h", h, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("z1", z1, {z.B, z.S(), 3 * z.D + z.F}, z.act, Stage::project);
-    f("q", q, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("k", k, {z.B, z.S(), z.D}, z.act, Stage::project);
-    f("lse", lse, {z.B, z.H, z.S()}, z.stat(), Stage::attend);
-    f("cat", cat, {z.B, z.S(), z.D + z.F}, z.act, Stage::attend);
-    f("y", y, {z.B, z.S(), z.D}, z.act, Stage::feed);
+  void visit(const Sizes& z, const SingleBlock& w, const Kept& kept, F&& f) {
+    f("y", y, {z.B, z.S(), z.D}, z.act, kept.for_gates(Lives::to_next));
+    f("mod", mod, {z.B, 3 * z.D}, z.act, Lives::on);
+    f("mod_t", mod_t, {z.B, w.modulation.total_rank()}, z.act, Lives::on);
+    f("t1", t1, {z.B, z.S(), w.linear1.total_rank()}, z.act, kept.from(Keep::products));
+    f("t2", t2, {z.B, z.S(), w.linear2.total_rank()}, z.act, Lives::on);
+    f("x1", x1, {z.B, z.S(), z.D}, z.act, Lives::on);
+    f("stats", stats, {z.B, z.S(), 2}, z.stat(), kept.from(Keep::all));
+    f("h", h, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
+    f("z1", z1, {z.B, z.S(), 3 * z.D + z.F}, z.act, kept.from(Keep::products));
+    f("q", q, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
+    f("k", k, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
+    f("lse", lse, {z.B, z.H, z.S()}, z.stat(), kept.from(Keep::attention));
+    f("cat", cat, {z.B, z.S(), z.D + z.F}, z.act, kept.from(Keep::all));
+    attn = {};
+    if (kept.level == Keep::attention || kept.level == Keep::products)
+      f("attn", attn, {z.B, z.S(), z.D}, z.act, Lives::on);
   }
 };
 
@@ -50,6 +54,10 @@ struct SingleSaved {
 /// with pending(s).
 void forward(Ops& op, const Sizes& z, const SingleBlock& w, const Tensor& x, const Pending& before,
              const Conditioning& c, SingleSaved& s, Stage todo = Stage::all);
+
+/// Makes again what was not kept, before the backward.
+void remake(Ops& op, const Sizes& z, const SingleBlock& w, const Conditioning& c, SingleSaved& s,
+            Keep kept);
 
 /// What the block leaves for the next to add.
 Pending pending(const SingleSaved& s);

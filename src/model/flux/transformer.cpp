@@ -37,10 +37,15 @@ Workspace::Workspace(Transformer& model, const Sizes& sizes, const WorkspaceOpti
   double_saved_.resize(slots(w.double_blocks.size()));
   single_saved_.resize(slots(w.single_blocks.size()));
 
-  Arena measure;
-  describe(measure);
-  arena_ = Arena(model.device(), measure.used());
-  describe(arena_);
+  CHECK(options.keep.empty() ||
+            options.keep.size() == w.double_blocks.size() + w.single_blocks.size(),
+        "Workspace: a level for each block");
+  Arena on, to_next, in_block;
+  describe(on, to_next, in_block);
+  arena_ = Arena(model.device(), on.peak());
+  to_next_ = Arena(model.device(), to_next.peak());
+  in_block_ = Arena(model.device(), in_block.peak());
+  describe(arena_, to_next_, in_block_);
 
   HostTensor table(z_.stat(), {z_.S(), z_.K / 2, 2});
   fill_rotary_table(table.view, z_, model.config());
@@ -48,14 +53,26 @@ Workspace::Workspace(Transformer& model, const Sizes& sizes, const WorkspaceOpti
   cond_.silu_vec = embed_.silu_vec;
 }
 
-void Workspace::describe(Arena& arena) {
+std::map<std::string, int64_t> Workspace::owners() const {
+  std::map<std::string, int64_t> all = arena_.owners();
+  all["activations"] += to_next_.peak() + in_block_.peak();
+  return all;
+}
+
+Kept Workspace::kept(size_t block) const {
+  if (!options_.training) return {};
+  return {options_.keep.empty() ? Keep::all : options_.keep[block], d_modulation_};
+}
+
+void Workspace::describe(Arena& arena, Arena& to_next, Arena& in_block) {
   const Config& config = model_.config();
   Weights& w = model_.weights();
   const auto take = [&](const std::string& owner) {
-    return [&arena, owner](const std::string&, Tensor& t, std::initializer_list<int64_t> shape,
-                           DType dtype, Stage = Stage::all) {
+    return [&, owner](const std::string&, Tensor& t, std::initializer_list<int64_t> shape,
+                      DType dtype, Lives lives = Lives::on) {
+      Arena& from = lives == Lives::on ? arena : lives == Lives::to_next ? to_next : in_block;
       const bool empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
-      t = empty ? Tensor{} : arena.take(owner, dtype, shape);
+      t = empty ? Tensor{} : from.take(owner, dtype, shape);
     };
   };
   const auto one = [&](Tensor& t, std::initializer_list<int64_t> shape, DType dtype) {
@@ -70,10 +87,14 @@ void Workspace::describe(Arena& arena) {
   one(cond_.pe, {z_.S(), z_.K / 2, 2}, z_.stat());
 
   embed_.visit(z_, w, take("activations"));
-  for (size_t i = 0; i < double_saved_.size(); ++i)
-    double_saved_[i].visit(z_, w.double_blocks[i], take("activations"));
+  const auto block = [&](auto& saved, const auto& weights, size_t n) {
+    to_next.rewind(0);
+    in_block.rewind(0);
+    saved.visit(z_, weights, kept(n), take("activations"));
+  };
+  for (size_t i = 0; i < double_saved_.size(); ++i) block(double_saved_[i], w.double_blocks[i], i);
   for (size_t i = 0; i < single_saved_.size(); ++i)
-    single_saved_[i].visit(z_, w.single_blocks[i], take("activations"));
+    block(single_saved_[i], w.single_blocks[i], double_saved_.size() + i);
   final_saved_.visit(z_, w.final_layer, take("activations"));
   if (!options_.training) return;
 
@@ -154,12 +175,13 @@ void Workspace::backward() {
 
   flux::backward(op, z_, w.final_layer, d_prediction_, before(blocks), cond_, final_saved_,
                  grads(blocks), scratch_);
+  const auto block = [&](size_t n, const auto& weights, auto& saved) {
+    remake(op, z_, weights, cond_, saved, kept(n).level);
+    flux::backward(op, z_, weights, before(n), cond_, saved, grads(n), scratch_);
+  };
   for (size_t n = blocks; n-- > doubles;)
-    flux::backward(op, z_, w.single_blocks[n - doubles], before(n), cond_,
-                   single_saved_[n - doubles], grads(n), scratch_);
-  for (size_t n = doubles; n-- > 0;)
-    flux::backward(op, z_, w.double_blocks[n], before(n), cond_, double_saved_[n], grads(n),
-                   scratch_);
+    block(n, w.single_blocks[n - doubles], single_saved_[n - doubles]);
+  for (size_t n = doubles; n-- > 0;) block(n, w.double_blocks[n], double_saved_[n]);
   embed_grads_.dx = dx_;
   embed_grads_.d_silu_vec = d_silu_vec_;
   embed_grads_.d_pooled = d_pooled_;

@@ -43,6 +43,9 @@ class Transformer {
 struct WorkspaceOptions {
   bool training = false;     ///< keep what the backward needs
   bool pooled_grad = false;  ///< the backward also gives dL/d pooled (a CLIP LoRA trains)
+  /// What each block keeps for the backward, double blocks first; empty: everything. Any choice
+  /// gives the same gradients bit for bit.
+  std::vector<Keep> keep = {};
 };
 
 /// All memory of the forward, and of the backward, for one shape. Sampler, validation and trainer
@@ -69,11 +72,14 @@ class Workspace {
   void observe(Observer observer) { observer_ = std::move(observer); }
 
   /// Bytes by owner.
-  const std::map<std::string, int64_t>& owners() const { return arena_.owners(); }
-  int64_t bytes() const { return arena_.peak(); }
+  std::map<std::string, int64_t> owners() const;
+  int64_t bytes() const { return arena_.peak() + to_next_.peak() + in_block_.peak(); }
 
  private:
-  void describe(Arena& arena);
+  /// Takes everything from three arenas: what lives on, what the next block reads, what a block
+  /// uses within itself. The last two are dealt out anew for each block.
+  void describe(Arena& on, Arena& to_next, Arena& in_block);
+  Kept kept(size_t block) const;
   size_t slot(size_t block) const { return options_.training ? block : block % 2; }
   /// Modulation gradients of block n (counted over both kinds), by stream; empty when not needed.
   std::array<Tensor, 2> d_mod(size_t n) const;
@@ -84,7 +90,7 @@ class Workspace {
   Sizes z_;
   WorkspaceOptions options_;
   bool d_vec_ = false, d_modulation_ = false;
-  Arena arena_;
+  Arena arena_, to_next_, in_block_;
   Inputs inputs_;
   Tensor prediction_, d_prediction_, d_pooled_;
   EmbedSaved embed_;

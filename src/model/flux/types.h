@@ -57,14 +57,20 @@ struct BlockGrads {
   Tensor d_silu_vec;                    // (B, D), accumulates; empty: not needed
 };
 
-/// The parts of a block that can be run alone, so that what the forward did not keep can be made
-/// again before the backward. A bit set; each saved tensor belongs to one.
+/// The steps of a block's forward. A bit set, so that what was not kept can be made again before
+/// the backward.
 enum class Stage : unsigned {
-  project = 1,  ///< residual, norm, modulation, q k v
-  attend = 2,   ///< attention
-  merge = 4,    ///< output projection, residual, second norm (double blocks)
-  feed = 8,     ///< feed-forward, and the single block's output product
-  all = 15,
+  modulate = 1,    ///< the modulation vectors
+  norm = 2,        ///< residual, first norm
+  project = 4,     ///< q, k, v; the single block's mlp with them
+  rotate = 8,      ///< norm and rotation of q and k
+  attend = 16,     ///< attention
+  merge = 32,      ///< its projection (double blocks)
+  renorm = 64,     ///< residual, second norm (double blocks)
+  expand = 128,    ///< first product of the feed-forward (double blocks)
+  activate = 256,  ///< GELU
+  contract = 512,  ///< last product
+  all = 1023,
 };
 constexpr bool has(Stage set, Stage one) {
   return (static_cast<unsigned>(set) & static_cast<unsigned>(one)) != 0;
@@ -72,6 +78,35 @@ constexpr bool has(Stage set, Stage one) {
 constexpr Stage operator|(Stage a, Stage b) {
   return static_cast<Stage>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
 }
+
+/// How much of a block the forward leaves in memory of its own. What is missing is made again, by
+/// the same operations from the same numbers, so that every level gives the same gradients bit for
+/// bit. Each level has what the one before it has, and more.
+enum class Keep : int {
+  input,      ///< the stream, the modulation, and what the last product's adapters read
+  attention,  ///< attention's output: all products but the last are made again
+  products,   ///< and the products' outputs: norms, rotation and GELU are made again
+  all,        ///< nothing is made again
+};
+inline constexpr std::array<Keep, 4> kKeepLevels{Keep::input, Keep::attention, Keep::products,
+                                                 Keep::all};
+
+/// How long one of a block's tensors is needed.
+enum class Lives {
+  on,       ///< until its backward
+  to_next,  ///< until the next block has read it: one place serves all blocks in turn
+  in_block  ///< within the block's forward, and again within its backward: likewise
+};
+
+/// What a block keeps. `gates`: also what only the gradients of gates need, because modulation
+/// trains.
+struct Kept {
+  Keep level = Keep::all;
+  bool gates = true;
+
+  Lives from(Keep first) const { return level >= first ? Lives::on : Lives::in_block; }
+  Lives for_gates(Lives otherwise) const { return gates ? Lives::on : otherwise; }
+};
 
 /// A range of tokens whose pending output has one gate.
 struct PendingPart {
