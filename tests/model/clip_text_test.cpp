@@ -83,13 +83,16 @@ TEST(ClipText, PoolsAtTheFirstEndOfText) {
   ClipText clip(*device, golden::source("assets/tiny-flux/text_encoder"), DType::f32);
   const auto eos = static_cast<int32_t>(clip.config().eos_id);
   const auto T = static_cast<size_t>(clip.config().positions);
-  std::vector<int32_t> ids(2 * T, 5);
-  ids[4] = ids[T + 4] = eos;
+  std::vector<int32_t> ids(T, 5), other(T, 5);
+  ids[4] = other[4] = eos;
   // The model is causal: what follows the end does not matter, a later end neither.
-  for (size_t i = 5; i < T; ++i) ids[T + i] = i == 9 ? eos : 77;
-  clip.prepare(2, false);
-  const Tensor& pooled = clip.forward(ids);
-  EXPECT_EQ(max_difference(pooled.slice(0, 0, 1), pooled.slice(0, 1, 1)), 0);
+  for (size_t i = 5; i < T; ++i) other[i] = i == 9 ? eos : 77;
+  // One after the other: a matrix product may round the rows of a second prompt differently.
+  clip.prepare(1, false);
+  std::vector<float> pooled(static_cast<size_t>(clip.config().width)), with_other(pooled.size());
+  device->download(pooled.data(), clip.forward(ids));
+  device->download(with_other.data(), clip.forward(other));
+  EXPECT_EQ(pooled, with_other);
 }
 
 TEST(ClipText, RefusesIdsBeyondItsTable) {
