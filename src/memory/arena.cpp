@@ -16,6 +16,8 @@ char* const kNowhere = reinterpret_cast<char*>(kAlign);
 
 Arena::Arena(Device& device, int64_t bytes) : memory_(device.allocate(bytes)) {}
 
+Arena::Arena(void* data, int64_t bytes) : memory_(data, bytes, [](void*) {}) {}
+
 Tensor Arena::take(const std::string& owner, DType dtype, std::initializer_list<int64_t> shape) {
   char* base = memory_ ? static_cast<char*>(memory_.data()) : kNowhere;
   const Tensor view(dtype, shape, base + used_);

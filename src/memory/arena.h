@@ -18,6 +18,8 @@ class Arena {
   Arena() = default;
   /// An arena with `bytes` of the device's memory. Throws Error (environment) when it is not there.
   Arena(Device& device, int64_t bytes);
+  /// An arena in memory that somebody else owns.
+  Arena(void* data, int64_t bytes);
 
   /// A contiguous tensor under `owner`. In a measuring arena it must not be read or written.
   Tensor take(const std::string& owner, DType dtype, std::initializer_list<int64_t> shape);

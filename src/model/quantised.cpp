@@ -117,22 +117,23 @@ bool TensorSource::copy_codes(const Tensor& values, const Tensor& scales,
   return true;
 }
 
+void TensorSource::read(const Weight& weight, const std::string& name) const {
+  const std::vector<int64_t> shape{weight.out(), weight.in()};
+  if (weight.format != WeightFormat::fp8)
+    return read_into(weight.values.data(), weight.values.dtype(), name, shape);
+  check(name, shape);
+  if (!copy_codes(weight.values, weight.scales, name))
+    quantise_rows(weight.values, weight.scales, read(name, shape, DType::f32).view);
+}
+
 void TensorSource::load(Device& device, const Weight& weight, const std::string& name) const {
-  if (weight.format != WeightFormat::fp8) return load(device, weight.values, name);
-  check(name, {weight.out(), weight.in()});
-  HostTensor values, scales;
-  const bool host = device.is_host();
-  if (!host) {
-    values = HostTensor(DType::f8_e4m3, {weight.out(), weight.in()});
-    scales = HostTensor(DType::f32, {weight.out()});
-  }
-  const Tensor codes = host ? weight.values : values.view;
-  const Tensor factors = host ? weight.scales : scales.view;
-  if (!copy_codes(codes, factors, name))
-    quantise_rows(codes, factors, read(name, {weight.out(), weight.in()}, DType::f32).view);
-  if (host) return;
-  device.upload(weight.values, codes.data());
-  device.upload(weight.scales, factors.data());
+  if (device.is_host()) return read(weight, name);
+  const HostTensor values(weight.values.dtype(), {weight.out(), weight.in()});
+  HostTensor scales;
+  if (weight.scales) scales = HostTensor(weight.scales.dtype(), {weight.out()});
+  read({weight.format, values.view, scales.view}, name);
+  device.upload(weight.values, values.view.data());
+  if (weight.scales) device.upload(weight.scales, scales.view.data());
 }
 
 }  // namespace fluxlora

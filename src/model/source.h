@@ -63,8 +63,10 @@ class TensorSource {
   /// The same into `destination` (contiguous, device memory), whose shape is expected. One tensor
   /// at a time is on the host; none when the device is the host.
   void load(Device& device, const Tensor& destination, const std::string& name) const;
-  /// A frozen matrix in its format. fp8 files keep their own codes and factors in an fp8 weight;
-  /// everything else is quantised on the host.
+  /// A frozen matrix in its format, into memory of the host. fp8 files keep their own codes and
+  /// factors in an fp8 weight; everything else is quantised.
+  void read(const Weight& weight, const std::string& name) const;
+  /// The same into the device's memory.
   void load(Device& device, const Weight& weight, const std::string& name) const;
 
  private:

@@ -25,6 +25,21 @@ class Device {
   virtual void upload(const Tensor& device, const void* host) = 0;
   virtual void download(void* host, const Tensor& device) = 0;
   virtual void synchronize() = 0;
+
+  // Copies beside the operations, for weights that visit the device. Each lane is a place that is
+  // filled again and again.
+  static constexpr int kLanes = 4;
+  /// Memory of the host that the device copies from at the link's full speed. Throws Error
+  /// (environment) when it is not there.
+  virtual Buffer allocate_pinned(int64_t bytes) { return host_buffer(bytes); }
+  /// Starts a copy into contiguous `device` memory once the operations given so far are done. Both
+  /// sides are left alone until join().
+  virtual void copy_aside(int lane, const Tensor& device, const void* pinned) {
+    static_cast<void>(lane);
+    upload(device, pinned);
+  }
+  /// The operations given from here on wait for the lane's last copy.
+  virtual void join(int lane) { static_cast<void>(lane); }
 };
 
 /// "cpu", "cuda", "cuda:1" or "auto" (the first GPU, else the CPU). Throws Error (environment)

@@ -151,6 +151,72 @@ TEST_P(AnyPlan, GivesTheSameGradientsBitForBit) {
 // kohya's layers have modulation among them, whose gradient needs more than the others do.
 INSTANTIATE_TEST_SUITE_P(Targets, AnyPlan, ::testing::Values("default", "kohya"));
 
+/// All gradients of two steps of a model whose weights visit, with a forward for sampling between.
+std::vector<char> bytes_with(const flux::Residence& residence, WeightFormat format,
+                             const std::string& targets) {
+  const auto device = open_cpu_device();
+  flux::Transformer model(*device, golden::source("assets/tiny-flux/transformer"), DType::f32,
+                          format, residence);
+  lora::AdapterSet set(*device, model.weights(),
+                       lora::select_targets(model.config(), {.targets = {targets}}), DType::f32,
+                       true);
+  Philox numbers(5, Draw::init);
+  for (int64_t i = 0; i < set.size(); ++i)
+    set.params().as<float>()[i] = static_cast<float>(0.05 * numbers.normal());
+  std::vector<char> all = step_bytes(model, set, {});
+  flux::Workspace sampling(model, model.sizes(1, 5, 2, 2));
+  const flux::Inputs& in = sampling.inputs();
+  for (const Tensor& t : {in.img, in.txt, in.pooled, in.t, in.guidance}) device->ops().fill(t, 0.3);
+  sampling.forward();
+  const auto* picture = static_cast<const char*>(sampling.prediction().data());
+  all.insert(all.end(), picture, picture + sampling.prediction().bytes());
+  const auto blocks = static_cast<size_t>(model.config().depth + model.config().depth_single);
+  const std::vector<char> again =
+      step_bytes(model, set, std::vector<Keep>(blocks, Keep::attention));
+  all.insert(all.end(), again.begin(), again.end());
+  return all;
+}
+
+TEST(VisitingWeights, AreTheSameWeights) {
+  const flux::Config config = flux::read_config(golden::source("assets/tiny-flux/transformer"));
+  const auto blocks = static_cast<size_t>(config.depth + config.depth_single);
+  std::vector<bool> all(blocks, true), none(blocks, false), some(blocks), last(blocks, false);
+  for (size_t n = 0; n < blocks; ++n) some[n] = n % 3 != 1;
+  last.back() = true;
+  for (const auto& [format, targets] :
+       {std::pair{WeightFormat::f32, "default"}, {WeightFormat::fp8, "kohya"}}) {
+    const std::vector<char> expected = bytes_with({}, format, targets);
+    for (const flux::Residence& residence : {flux::Residence{{all, all}},
+                                             {{all, none}},
+                                             {{none, all}},
+                                             {{some, last}},
+                                             {{last, some}}})
+      EXPECT_TRUE(bytes_with(residence, format, targets) == expected);
+  }
+}
+
+TEST(VisitingWeights, TakeTwoPlacesOfTheDevice) {
+  const auto device = open_cpu_device();
+  const auto path = golden::source("assets/tiny-flux/transformer");
+  const flux::Config config = flux::read_config(path);
+  const auto blocks = static_cast<size_t>(config.depth + config.depth_single);
+  const flux::WeightBytes bytes = flux::weight_bytes(config, DType::f32, WeightFormat::fp8);
+  flux::LoadedWeights stay(*device, path, config, DType::f32, WeightFormat::fp8);
+  EXPECT_EQ(stay.device_bytes(), bytes.total());
+  EXPECT_EQ(stay.host_bytes(), 0);
+  flux::LoadedWeights visit(*device, path, config, DType::f32, WeightFormat::fp8,
+                            {{std::vector<bool>(blocks, true), std::vector<bool>(blocks, true)}});
+  EXPECT_EQ(visit.host_bytes(), bytes.total() - bytes.rest);
+  int64_t places = 0;
+  for (const auto& part : bytes.parts)
+    for (size_t first : {0u, 1u}) {
+      int64_t largest = 0;
+      for (size_t n = first; n < blocks; n += 2) largest = std::max(largest, part[n]);
+      places += largest;
+    }
+  EXPECT_EQ(visit.device_bytes(), bytes.rest + places);
+}
+
 TEST(KeepLevels, TakeLessMemoryTheLessTheyKeep) {
   const auto device = open_cpu_device();
   flux::Transformer model(*device, golden::source("assets/tiny-flux/transformer"), DType::f32);

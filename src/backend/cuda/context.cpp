@@ -48,6 +48,22 @@ Buffer Context::allocate(int64_t bytes) {
   return {data, bytes, [](void* p) { cudaFree(p); }};
 }
 
+Buffer Context::allocate_pinned(int64_t bytes) {
+  CUDA_CHECK(cudaSetDevice(index_));
+  void* data = nullptr;
+  const auto size = static_cast<size_t>(bytes > 0 ? bytes : 1);
+  const cudaError_t status = cudaHostAlloc(&data, size, cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw environment_error(
+        "memory", "the machine has no " + std::to_string(bytes >> 20) + " MiB left to pin",
+        "close other programs, see whether ulimit -l or a container limits pinned memory, or give "
+        "the GPU a larger budget");
+  }
+  CUDA_CHECK(status);
+  return {data, bytes, [](void* p) { cudaFreeHost(p); }};
+}
+
 void* Context::scratch(Slot slot, int64_t bytes) {
   Buffer& buffer = slots_[static_cast<size_t>(slot)];
   if (buffer.bytes() < bytes || !buffer) {

@@ -44,6 +44,8 @@ class Context {
 
   /// Throws Error (environment) that says how much there is when it is not enough.
   Buffer allocate(int64_t bytes);
+  /// Page-locked memory of the host, which copies reach without a detour. Likewise.
+  Buffer allocate_pinned(int64_t bytes);
 
   /// At least `bytes` of work memory, 256-byte aligned. What the slot held is lost when it grows;
   /// growing waits for the GPU, so it happens on first use alone.

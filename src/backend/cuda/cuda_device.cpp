@@ -5,6 +5,7 @@
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_ops.h"
+#include "backend/cuda/lanes.h"
 
 namespace fluxlora {
 namespace cuda {
@@ -23,7 +24,7 @@ std::string version_text(int version) {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int index) : context_(index), ops_(context_) {}
+  explicit CudaDevice(int index) : context_(index), ops_(context_), lanes_(context_) {}
 
   Ops& ops() override { return ops_; }
   std::string name() const override {
@@ -45,6 +46,13 @@ class CudaDevice final : public Device {
   }
   void synchronize() override { CUDA_CHECK(cudaStreamSynchronize(context_.stream())); }
 
+  Buffer allocate_pinned(int64_t bytes) override { return context_.allocate_pinned(bytes); }
+  void copy_aside(int lane, const Tensor& device, const void* pinned) override {
+    CHECK(device.contiguous(), "copy to " + device.describe());
+    lanes_.copy(lane, device.data(), pinned, device.bytes());
+  }
+  void join(int lane) override { lanes_.join(lane); }
+
  private:
   /// In the stream's order; waits, since the host's memory may change afterwards.
   void copy(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
@@ -55,6 +63,7 @@ class CudaDevice final : public Device {
 
   Context context_;
   CudaOps ops_;
+  Lanes lanes_;
 };
 
 /// Faults that concern all GPUs of the machine; sets the number of GPUs.

@@ -9,11 +9,11 @@
 namespace fluxlora::flux {
 
 Transformer::Transformer(Device& device, const std::filesystem::path& path, DType act,
-                         WeightFormat format)
+                         WeightFormat format, const Residence& residence)
     : device_(device),
       config_(read_config(path)),
       act_(act),
-      loaded_(device, path, config_, act, format) {}
+      loaded_(device, path, config_, act, format, residence) {}
 
 Sizes Transformer::sizes(int64_t B, int64_t M, int64_t rows, int64_t columns) const {
   return {B, M, rows, columns, config_.D(), config_.H, config_.K, config_.F(), act_};
@@ -113,9 +113,22 @@ void Workspace::describe(Arena& arena, Arena& to_next, Arena& in_block) {
   if (options_.pooled_grad) one(d_pooled_, {z_.B, config.vec_in}, z_.act);
 }
 
+void Workspace::lease(size_t n, Walk walk) {
+  model_.loaded().lease(Part::body, n);
+  // The backward reads modulation for the gradient of the conditioning alone.
+  if (!walk.down || d_vec_) model_.loaded().lease(Part::modulation, n);
+}
+
+void Workspace::release(size_t n, Walk walk) {
+  model_.loaded().release(Part::body, n, walk);
+  if (!walk.down || d_vec_)
+    model_.loaded().release(Part::modulation, n, {walk.down, walk.turns && d_vec_});
+}
+
 void Workspace::forward() {
   Ops& op = model_.device().ops();
   const Weights& w = model_.weights();
+  const Walk up{.down = false, .turns = options_.training};
   flux::forward(op, z_, w, inputs_, embed_);
   Tensor x = embed_.x;  // (B, S, D)
   Pending before;
@@ -125,14 +138,18 @@ void Workspace::forward() {
   if (observer_) observer_("embedders", x, before);
   for (size_t i = 0; i < w.double_blocks.size(); ++i) {
     DoubleSaved& s = double_saved_[slot(i)];
+    lease(i, up);
     flux::forward(op, z_, w.double_blocks[i], x, before, cond_, s);
+    release(i, up);
     x = s.x2;
     before = pending(s);
     after_block("double_blocks.", i);
   }
   for (size_t i = 0; i < w.single_blocks.size(); ++i) {
     SingleSaved& s = single_saved_[slot(i)];
+    lease(w.double_blocks.size() + i, up);
     flux::forward(op, z_, w.single_blocks[i], x, before, cond_, s);
+    release(w.double_blocks.size() + i, up);
     x = s.x1;
     before = pending(s);
     after_block("single_blocks.", i);
@@ -162,6 +179,7 @@ void Workspace::backward() {
   Ops& op = model_.device().ops();
   const Weights& w = model_.weights();
   if (d_vec_) op.fill(d_silu_vec_, 0);
+  const Walk down{.down = true, .turns = true};
   const size_t doubles = double_saved_.size(), blocks = doubles + single_saved_.size();
   // What block n was given, and where the gradients around it go. Block `blocks` is the final
   // layer.
@@ -176,8 +194,10 @@ void Workspace::backward() {
   flux::backward(op, z_, w.final_layer, d_prediction_, before(blocks), cond_, final_saved_,
                  grads(blocks), scratch_);
   const auto block = [&](size_t n, const auto& weights, auto& saved) {
+    lease(n, down);
     remake(op, z_, weights, cond_, saved, kept(n).level);
     flux::backward(op, z_, weights, before(n), cond_, saved, grads(n), scratch_);
+    release(n, down);
   };
   for (size_t n = blocks; n-- > doubles;)
     block(n, w.single_blocks[n - doubles], single_saved_[n - doubles]);

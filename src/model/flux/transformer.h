@@ -20,14 +20,17 @@ namespace fluxlora::flux {
 class Transformer {
  public:
   /// `path` is a transformer's folder or single file; `act` (f32, f64 or bf16) the dtype of
-  /// activations, `format` that of the frozen matrices. Throws Error (bad_input) naming the file.
-  Transformer(Device& device, const std::filesystem::path& path, DType act, WeightFormat format);
+  /// activations, `format` that of the frozen matrices; `residence` says which of them stay on the
+  /// device. Throws Error (bad_input) naming the file.
+  Transformer(Device& device, const std::filesystem::path& path, DType act, WeightFormat format,
+              const Residence& residence = {});
   Transformer(Device& device, const std::filesystem::path& path, DType act)
       : Transformer(device, path, act, plain_format(act)) {}
 
   Device& device() { return device_; }
   const Config& config() const { return config_; }
   Weights& weights() { return loaded_.weights(); }
+  LoadedWeights& loaded() { return loaded_; }
   DType act() const { return act_; }
   /// The sizes of a batch of B pictures of rows x columns image tokens with M text tokens.
   Sizes sizes(int64_t B, int64_t M, int64_t rows, int64_t columns) const;
@@ -80,6 +83,9 @@ class Workspace {
   /// uses within itself. The last two are dealt out anew for each block.
   void describe(Arena& on, Arena& to_next, Arena& in_block);
   Kept kept(size_t block) const;
+  /// Around whatever reads the matrices of block n.
+  void lease(size_t n, Walk walk);
+  void release(size_t n, Walk walk);
   size_t slot(size_t block) const { return options_.training ? block : block % 2; }
   /// Modulation gradients of block n (counted over both kinds), by stream; empty when not needed.
   std::array<Tensor, 2> d_mod(size_t n) const;

@@ -4,10 +4,12 @@
 
 #include <array>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "memory/arena.h"
+#include "memory/block_store.h"
 #include "model/adapted_linear.h"
 #include "model/flux/config.h"
 #include "model/source.h"
@@ -99,23 +101,66 @@ void visit_linears(W& w, F&& f) {
 /// file is found before hours of other work. Throws the same Errors.
 void check_weights(const std::filesystem::path& path, const Config& config);
 
+/// The two parts of a block's matrices that stay or visit by themselves: the modulation is a third
+/// of the model, is read by one row a picture, and its backward seldom needs it.
+enum class Part : size_t { body, modulation };
+inline constexpr std::array<Part, 2> kParts{Part::body, Part::modulation};
+
+/// Bytes of a transformer's parameters: what each block's parts take, double blocks first, and the
+/// rest, which always stays on the device.
+struct WeightBytes {
+  int64_t rest = 0;
+  std::array<std::vector<int64_t>, 2> parts;  ///< by Part, by block
+
+  int64_t total() const;
+};
+/// By the sizes alone.
+WeightBytes weight_bytes(const Config& config, DType act, WeightFormat format);
+
+/// Which blocks' matrices visit the device from the host's pinned memory, by Part and by block;
+/// empty: all stay on the device. Any choice gives the same numbers bit for bit.
+struct Residence {
+  std::array<std::vector<bool>, 2> visits;
+
+  bool visit(Part part, size_t block) const {
+    const auto& list = visits[static_cast<size_t>(part)];
+    return !list.empty() && list[block];
+  }
+};
+
 /// The parameters of a transformer together with their memory.
 class LoadedWeights {
  public:
-  /// Reads a transformer's folder or single file into the device's memory: matrices in `format`,
-  /// biases and norms as `act`, the dtype of activations. One tensor at a time passes through the
-  /// host. Throws Error (bad_input) naming file, tensor, expected and found shape.
+  /// Reads a transformer's folder or single file: matrices in `format`, biases and norms as `act`,
+  /// the dtype of activations. One tensor at a time passes through the host. Throws Error
+  /// (bad_input) naming file, tensor, expected and found shape, Error (environment) when memory is
+  /// not there.
   LoadedWeights(Device& device, const std::filesystem::path& path, const Config& config, DType act,
-                WeightFormat format);
+                WeightFormat format, const Residence& residence = {});
 
   Weights& weights() { return weights_; }
-  int64_t bytes() const { return arena_.used(); }
+
+  /// Operations that read this part of block n (double blocks first) stand between lease and
+  /// release. Free for what stays.
+  void lease(Part part, size_t n);
+  void release(Part part, size_t n, Walk walk);
+
+  /// What the weights take on the device, and in the host's pinned memory.
+  int64_t device_bytes() const;
+  int64_t host_bytes() const;
 
  private:
-  void describe(Arena& arena, const Config& config, DType act, WeightFormat format);
+  void reserve(Device& device, const Residence& residence, const WeightBytes& bytes);
   void upload(Device& device, const TensorSource& source, const Config& config);
+  BlockStore& store(Part part) { return stores_[static_cast<size_t>(part)]; }
+  /// Its number among the parts that visit; nothing when it stays.
+  std::optional<size_t> piece(Part part, size_t block) const {
+    return pieces_[static_cast<size_t>(part)][block];
+  }
 
-  Arena arena_;
+  std::array<std::vector<std::optional<size_t>>, 2> pieces_;  // by Part, by block
+  std::array<BlockStore, 2> stores_;                          // by Part
+  Arena resident_;
   Weights weights_;
 };
 
