@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// LoRA files. Written: diffusers/PEFT layout (flux-facts 3.1). Read: the same.
+// LoRA files to and from the adapters of a model. Written: diffusers/PEFT layout (flux-facts 3.1).
+// Read: any (export/lora_modules.h).
 #pragma once
 
 #include <filesystem>
@@ -26,8 +27,8 @@ struct LoraFile {
   std::map<std::string, std::string> metadata;
 };
 
-/// Throws Error (bad_input) naming the file and the key when a key fits no layer of the model, a
-/// pair is incomplete or a shape is wrong.
+/// Throws Error (bad_input) naming the file and the key as read_lora_modules, and when a layer is
+/// none of this model, is of a text encoder, or is a DoRA or LoKr, which cannot be attached.
 LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config);
 
 /// Copies `file`'s matrices into adapters [first, first + specs) of the set.

@@ -70,9 +70,9 @@ class Tokenizer {
   SpecialTokens raw_, normalized_;
 };
 
-/// CLIP's byte-level BPE from vocab.json and merges.txt, from tokenizer.json, or from the merges.txt
-/// of CLIP itself alone, with tokenizer_config.json and special_tokens_map.json where they exist. Throws Error (bad_input)
-/// that names the file.
+/// CLIP's byte-level BPE from vocab.json and merges.txt, from tokenizer.json, or from the
+/// merges.txt of CLIP itself alone, with tokenizer_config.json and special_tokens_map.json where
+/// they exist. Throws Error (bad_input) that names the file.
 std::unique_ptr<Tokenizer> open_clip_tokenizer(const std::filesystem::path& folder);
 
 /// T5's unigram pieces from spiece.model, with tokenizer_config.json where it exists. Throws Error
