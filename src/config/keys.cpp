@@ -56,8 +56,7 @@ std::span<const Table> tables() {
 }
 
 std::span<const std::string> later_names() {
-  static const std::vector<std::string> names{"memory", "validate", "dataset.folders.mask",
-                                              "train.deterministic"};
+  static const std::vector<std::string> names{"memory", "validate", "train.deterministic"};
   return names;
 }
 

@@ -7,11 +7,14 @@
 #include <set>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "data/bucket.h"
 #include "data/caption.h"
 #include "data/scan.h"
+#include "tensor/buffer.h"
 
 namespace fluxlora {
 
@@ -33,6 +36,19 @@ void check_side(int64_t side, const std::string& where, Findings& findings) {
                 fmt::format("{} is the nearest that works", near)));
 }
 
+void check_buckets(const DatasetOptions& options, Findings& findings) {
+  check_side(options.bucket_step, "dataset.bucket_step", findings);
+  const auto check = [&](int64_t side, const std::string& where) {
+    if (side >= options.bucket_step) return;
+    findings.problems.push_back(
+        bad_input(where, fmt::format("resolution {} is below dataset.bucket_step", side),
+                  fmt::format("give {} or more, or a smaller step", options.bucket_step)));
+  };
+  check(options.resolution, "dataset.resolution");
+  for (const FolderOptions& folder : options.folders)
+    for (const int64_t side : folder.resolutions) check(side, folder.path.string());
+}
+
 void check_options(const DatasetOptions& options, Findings& findings) {
   if (options.folders.empty()) {
     findings.problems.push_back(
@@ -45,6 +61,7 @@ void check_options(const DatasetOptions& options, Findings& findings) {
                                           fmt::format("is {}", options.max_upscale),
                                           "give a number of 1 or more"));
   }
+  if (options.buckets) check_buckets(options, findings);
   for (const FolderOptions& folder : options.folders) {
     check_folder_options(folder, findings);
     for (const int64_t side : folder.resolutions) check_side(side, folder.path.string(), findings);
@@ -86,6 +103,92 @@ std::string caption_of(const Checked& picture, const FolderOptions& folder, Work
   return put_trigger(text, "");
 }
 
+/// A mask before it is known to be of use.
+struct Found {
+  MaskSource source;
+  Mask mask;
+};
+
+/// The picture's mask; nothing, with a warning, when it has none. Throws Error.
+std::optional<Found> find_mask(const Checked& picture, const FolderOptions& folder, Work& work) {
+  if (!folder.alpha_mask && folder.mask.empty()) return std::nullopt;
+  const auto without = [&](const char* what) {
+    work.findings.warnings.push_back(
+        fmt::format("{}: {}, so all of it is trained", picture.path.string(), what));
+    return std::nullopt;
+  };
+  Found found;
+  found.source.unmasked_weight = folder.unmasked_weight;
+  found.source.alpha = folder.alpha_mask;
+  if (folder.alpha_mask) {
+    std::optional<Mask> alpha = read_alpha(picture.path);
+    if (!alpha) return without("has no transparency");
+    found.mask = std::move(*alpha);
+    found.source.path = picture.path;
+    found.source.hash = picture.hash;
+    return found;
+  }
+  const auto path = mask_file(folder.mask, picture.path);
+  if (!path) return without("has no mask");
+  found.mask = read_mask(*path);
+  if (const Size size{found.mask.width, found.mask.height}; size != picture.source) {
+    throw bad_input(path->string(),
+                    fmt::format("has {}x{} pixels, its picture {}x{}", size.width, size.height,
+                                picture.source.width, picture.source.height),
+                    "make the mask from the picture itself, at its full size");
+  }
+  found.source.path = *path;
+  found.source.hash = sha256_of_file(*path);
+  return found;
+}
+
+/// A problem when the mask leaves nothing of the box.
+void check_mask(const Found& found, const Box& box, Findings& findings) {
+  HostTensor all(DType::f32, {1, 1});
+  average(all.view, found.mask, box);
+  if (*all.view.as<float>() > 0 || found.source.unmasked_weight > 0) return;
+  findings.problems.push_back(
+      bad_input(found.source.path.string(),
+                found.source.alpha ? "is transparent where it is trained, so nothing counts"
+                                   : "is a mask that leaves nothing of the trained part",
+                "white counts and black does not; remove it, or set unmasked_weight above 0"));
+}
+
+/// The training sizes of a picture, ascending; those that would enlarge it too much are left out,
+/// and it is a problem when all would.
+std::set<Size> sizes_of(const Checked& picture, const FolderOptions& folder, Work& work) {
+  const DatasetOptions& o = work.options;
+  std::set<int64_t> sides(folder.resolutions.begin(), folder.resolutions.end());
+  if (sides.empty()) sides.insert(o.resolution);
+  std::set<Size> sizes;
+  std::vector<std::string> too_large;
+  for (const int64_t side : sides) {
+    const int square = static_cast<int>(side);
+    const Size size =
+        o.buckets ? nearest_bucket(picture.source, side, o.bucket_step) : Size{square, square};
+    if (enlargement(centre_box(picture.source, size), size) <= o.max_upscale) {
+      sizes.insert(size);
+      continue;
+    }
+    const std::string text = fmt::format("{}x{}", size.width, size.height);
+    const auto least = [&](int pixels) { return std::ceil(pixels / o.max_upscale); };
+    if (too_large.empty() && sizes.empty()) {
+      work.findings.problems.push_back(
+          bad_input(picture.path.string(),
+                    fmt::format("has {}x{} pixels, too few to train at {}", picture.source.width,
+                                picture.source.height, text),
+                    fmt::format("remove it or use a picture of at least {}x{} pixels",
+                                least(size.width), least(size.height))));
+    }
+    too_large.push_back(text);
+  }
+  if (!sizes.empty() && !too_large.empty()) {
+    work.findings.notes.push_back(fmt::format("{}: is too small to be trained at {}",
+                                              picture.path.string(), fmt::join(too_large, ", ")));
+  }
+  return sizes;
+}
+
 void add_examples(const Checked& picture, int index, Work& work) {
   const FolderOptions& folder = work.options.folders[static_cast<size_t>(index)];
   Example example;
@@ -97,24 +200,24 @@ void add_examples(const Checked& picture, int index, Work& work) {
   example.regularisation = folder.regularisation;
   example.weight = folder.weight;
   example.source = picture.source;
-  std::set<int64_t> sides(folder.resolutions.begin(), folder.resolutions.end());
-  if (sides.empty()) sides.insert(work.options.resolution);
-  for (const int64_t side : sides) {
-    example.size = {static_cast<int>(side), static_cast<int>(side)};
-    example.box = centre_box(picture.source, example.size);
-    const double factor = enlargement(example.box, example.size);
-    const std::string size = fmt::format("{}x{}", picture.source.width, picture.source.height);
-    if (factor > work.options.max_upscale) {
-      const auto least = static_cast<int64_t>(std::ceil(double(side) / work.options.max_upscale));
-      work.findings.problems.push_back(bad_input(
-          picture.path.string(),
-          fmt::format("has {} pixels, too few to train at {}x{}", size, side, side),
-          fmt::format("remove it or use a picture of at least {}x{} pixels", least, least)));
-    } else if (factor > 1) {
-      work.findings.warnings.push_back(
-          fmt::format("{}: has {} pixels and is enlarged {:.1f} times to {}x{}",
-                      picture.path.string(), size, factor, side, side));
+  std::optional<Found> found;
+  try {
+    found = find_mask(picture, folder, work);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::internal) throw;
+    work.findings.problems.push_back(error);
+  }
+  if (found) example.mask = found->source;
+  for (const Size& size : sizes_of(picture, folder, work)) {
+    example.size = size;
+    example.box = centre_box(picture.source, size);
+    const double factor = enlargement(example.box, size);
+    if (factor > 1) {
+      work.findings.warnings.push_back(fmt::format(
+          "{}: has {}x{} pixels and is enlarged {:.1f} times to {}x{}", picture.path.string(),
+          picture.source.width, picture.source.height, factor, size.width, size.height));
     }
+    if (found) check_mask(*found, example.box, work.findings);
     work.dataset.examples.push_back(example);
   }
 }
@@ -149,6 +252,10 @@ std::string dataset_hash(const std::vector<Example>& examples) {
     hash.update(fmt::format(" {} {} {} {} {} {} {} {} {} {}\n", e.folder, e.repeats,
                             e.regularisation, e.weight, e.box.x, e.box.y, e.box.width, e.box.height,
                             e.size.width, e.size.height));
+    if (e.mask) {
+      hash.update(
+          fmt::format("mask {} {} {}\n", e.mask->alpha, e.mask->unmasked_weight, e.mask->hash));
+    }
   }
   return hash.hex();
 }
@@ -178,6 +285,22 @@ Dataset scan(const DatasetOptions& options, const std::string& trigger) {
 
 Picture load_pixels(const Example& example) {
   return resize(read_picture(example.path), example.box, example.size);
+}
+
+void load_mask(const Tensor& y, const Example& example) {
+  float* const counts = y.as<float>();
+  std::fill_n(counts, y.size(), 1.0f);
+  if (!example.mask) return;
+  const MaskSource& source = *example.mask;
+  const auto mask = source.alpha ? read_alpha(source.path) : read_mask(source.path);
+  if (!mask || mask->width != example.source.width || mask->height != example.source.height) {
+    throw bad_input(source.path.string(), "was changed while it was read",
+                    "start again, and leave the pictures alone meanwhile");
+  }
+  average(y, *mask, example.box);
+  const auto least = static_cast<float>(source.unmasked_weight);
+  std::transform(counts, counts + y.size(), counts,
+                 [&](float m) { return least + (1 - least) * m; });
 }
 
 }  // namespace fluxlora

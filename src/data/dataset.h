@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "data/mask.h"
 #include "data/resize.h"
 
 namespace fluxlora {
@@ -20,15 +21,29 @@ struct FolderOptions {
   bool regularisation = false;         ///< pictures of other things: no trigger word
   double weight = 1.0;                 ///< multiplies the loss, above 0
   std::vector<int64_t> resolutions;    ///< each picture at each of these; empty: dataset.resolution
-  std::filesystem::path mask;          ///< reserved
+  std::filesystem::path mask;          ///< folder of masks that are called as the pictures are
+  bool alpha_mask = false;             ///< a picture's transparency is its mask
+  double unmasked_weight = 0.0;        ///< how much what a mask leaves out counts, 0 to below 1
 };
 
 /// The `dataset` table.
 struct DatasetOptions {
   std::vector<FolderOptions> folders;
   int64_t resolution = 1024;    ///< side of the square in pixels, a multiple of 16
+  bool buckets = false;         ///< rectangles of the picture's shape and the square's area instead
+  int64_t bucket_step = 64;     ///< their sides are multiples of this, which is one of 16
   std::filesystem::path cache;  ///< empty: default_cache_folder() of cache.h
-  double max_upscale = 4.0;     ///< a picture that needs more enlargement is an Error
+  /// A resolution that needs more enlargement than this is left out for a picture; an Error when
+  /// none is left.
+  double max_upscale = 4.0;
+};
+
+/// Where a picture's mask is.
+struct MaskSource {
+  std::filesystem::path path;  ///< the picture itself with `alpha`
+  bool alpha = false;          ///< its transparency
+  double unmasked_weight = 0;  ///< FolderOptions
+  std::string hash;            ///< SHA-256 of the file
 };
 
 /// One picture at one training size.
@@ -40,9 +55,10 @@ struct Example {
   int64_t repeats = 1;
   bool regularisation = false;
   double weight = 1.0;
-  Size source;  ///< of the upright picture
-  Box box;      ///< the part of it that is trained
-  Size size;    ///< the training size
+  Size source;                     ///< of the upright picture
+  Box box;                         ///< the part of it that is trained
+  Size size;                       ///< the training size
+  std::optional<MaskSource> mask;  ///< nothing: all of it counts
 };
 
 struct Dataset {
@@ -56,10 +72,16 @@ struct Dataset {
 /// folders inside not entered, every picture decoded once so that damage shows before the first
 /// step. `trigger` is subject.trigger. All problems are looked for; the first is thrown as Error
 /// with the number of the others in its hint: no folder, missing or empty folder, no picture,
-/// unreadable or damaged picture or caption, a picture too small, options out of range, a mask.
+/// unreadable or damaged picture, mask or caption, a picture too small, a mask of another size or
+/// that leaves nothing, options out of range.
 Dataset scan(const DatasetOptions& options, const std::string& trigger);
 
 /// Reads an example's picture and makes it the training size.
 Picture load_pixels(const Example& example);
+
+/// How much each cell of a grid over the example counts: y (h, w) f32, contiguous, host memory, is
+/// u + (1 - u) m of the mask's mean m (average() of mask.h) and u = unmasked_weight; 1 without a
+/// mask.
+void load_mask(const Tensor& y, const Example& example);
 
 }  // namespace fluxlora

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "data/open_picture.h"
 #include "data/vips_library.h"
 
 namespace fluxlora {
@@ -25,14 +26,6 @@ using vips::VImage;
 
 constexpr const char* kNoProfile = ": its colour profile cannot be used and is left out";
 constexpr const char* kUseAnother = "save the picture again as PNG or JPEG, or remove it";
-
-/// An opened file whose pixels are not decoded yet.
-struct Opened {
-  VImage image;
-  bool heif = false;
-  bool refused_profile = false;
-  int orientation = 1;  // EXIF, 1 to 8
-};
 
 void warn(const ReadOptions& options, std::string line) {
   if (options.warnings) options.warnings->push_back(std::move(line));
@@ -72,7 +65,8 @@ bool is_picture_loader(std::string_view loader) {
   return false;
 }
 
-/// `what` is what libvips could not do.
+}  // namespace
+
 Error unreadable(const fs::path& path, bool heif, const char* what) {
   vips_error_clear();
   if (!heif) return bad_input(path.string(), what, kUseAnother);
@@ -114,6 +108,8 @@ Opened open_picture(const fs::path& path, const ReadOptions& options) {
   }
 }
 
+namespace {
+
 int frame_count(const VImage& image) {
   return vips_image_get_n_pages(image.get_image());
 }
@@ -151,7 +147,8 @@ VImage colours_to_srgb(const VImage& image, const fs::path& path, const ReadOpti
   return image.colourspace(VIPS_INTERPRETATION_sRGB).cast(VIPS_FORMAT_UCHAR);
 }
 
-/// The last band as 0 to 255.
+}  // namespace
+
 VImage alpha_band(const VImage& image) {
   const VImage alpha = image[image.bands() - 1];
   switch (image.interpretation()) {
@@ -164,6 +161,8 @@ VImage alpha_band(const VImage& image) {
       return alpha.cast(VIPS_FORMAT_UCHAR);
   }
 }
+
+namespace {
 
 VImage to_srgb(const VImage& image, const fs::path& path, const ReadOptions& options) {
   if (!image.has_alpha()) return colours_to_srgb(image, path, options);

@@ -120,9 +120,28 @@ void check_folder_options(const FolderOptions& folder, Findings& findings) {
     problem(fmt::format("weight is {}", folder.weight),
             "give a number above 0; leave the folder out if it shall not count");
   }
-  if (!folder.mask.empty()) {
-    problem("mask is not supported yet", "remove mask; the whole picture is trained");
+  if (!(folder.unmasked_weight >= 0 && folder.unmasked_weight < 1)) {
+    problem(fmt::format("unmasked_weight is {}", folder.unmasked_weight),
+            "give a number from 0 to below 1");
   }
+  std::error_code code;
+  if (folder.mask.empty()) return;
+  if (folder.alpha_mask) problem("has both mask and alpha_mask", "keep one of them");
+  if (!fs::is_directory(folder.mask, code)) {
+    findings.problems.push_back(
+        bad_input(folder.mask.string(), "is not a folder of masks",
+                  "set mask to a folder of files that are called as the pictures are"));
+  }
+}
+
+std::optional<fs::path> mask_file(const fs::path& folder, const fs::path& picture) {
+  std::error_code code;
+  for (const std::string_view ending : kPictureEndings) {
+    fs::path path = folder / picture.filename();
+    path.replace_extension(ending);
+    if (fs::exists(path, code)) return path;
+  }
+  return std::nullopt;
 }
 
 Listing list_folder(const FolderOptions& folder, Findings& findings) {

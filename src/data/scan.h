@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,11 @@ struct Checked {
   std::string hash;  ///< SHA-256 of the file
   Size source;       ///< upright
 };
+
+/// The mask file of a picture in `folder`: of its name, with any ending of a picture; nothing when
+/// there is none.
+std::optional<std::filesystem::path> mask_file(const std::filesystem::path& folder,
+                                               const std::filesystem::path& picture);
 
 /// Adds a problem for each option of the folder that is out of range.
 void check_folder_options(const FolderOptions& folder, Findings& findings);

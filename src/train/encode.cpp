@@ -37,9 +37,18 @@ HostTensor encode_picture(Device& device, Vae& vae, const Example& example) {
 
 Latents packed(const Tensor& latents) {
   const int64_t h = latents.dim(0), w = latents.dim(1), C = latents.dim(2);
-  Latents result{h, w, HostTensor(DType::f32, {1, h * w / 4, 4 * C})};
+  Latents result{h, w, HostTensor(DType::f32, {1, h * w / 4, 4 * C}), {}};
   flow::pack(result.tokens.view, latents.reshaped({1, h, w, C}));
   return result;
+}
+
+/// (1, N, 4); empty without a mask.
+HostTensor packed_mask(const Example& example, int64_t h, int64_t w) {
+  if (!example.mask) return {};
+  HostTensor mask(DType::f32, {h, w}), packed(DType::f32, {1, h * w / 4, 4});
+  load_mask(mask.view, example);
+  flow::pack(packed.view, mask.view.reshaped({1, h, w, 1}));
+  return packed;
 }
 
 bool is_latents(const CacheEntry& entry, int64_t h, int64_t w, int64_t C) {
@@ -69,6 +78,7 @@ std::vector<Latents> encode_latents(Device& device, const ModelFiles& model, con
       hooks.progress(fmt::format("caching latents {}/{}", all.size() + 1, dataset.examples.size()));
     }
     all.push_back(packed(entry->at(kLatents).view));
+    all.back().mask = packed_mask(example, h, w);
   }
   return all;
 }

@@ -19,6 +19,7 @@ namespace fluxlora::train {
 struct Latents {
   int64_t h = 0, w = 0;  ///< of the unpacked latents
   HostTensor tokens;     // (1, N, 4C)
+  HostTensor mask;       // (1, N, 4), of flow_loss; empty: all of it counts
 };
 
 /// All that training and its samples read of pictures and words.

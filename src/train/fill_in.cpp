@@ -65,6 +65,7 @@ void fill_in(RunOptions& o, const ModelFiles& model) {
     eval::check_size(where, {static_cast<int>(side), static_cast<int>(side)}, step);
   };
   check_side("dataset.resolution", o.dataset.resolution);
+  if (o.dataset.buckets) check_side("dataset.bucket_step", o.dataset.bucket_step);
   for (const FolderOptions& folder : o.dataset.folders)
     for (const int64_t side : folder.resolutions) check_side(folder.path.string(), side);
 }

@@ -16,6 +16,8 @@
 namespace fluxlora::train {
 namespace {
 
+constexpr int64_t kPatchPixels = 4;  // latents of a token, a channel
+
 /// Standard normal numbers (1, C, h, w), drawn channel by channel, then packed: (1, N, 4C).
 /// `scratch` holds two such tensors.
 void draw_packed(const Tensor& packed, const Tensor& scratch, Philox random, const Latents& shape) {
@@ -39,10 +41,11 @@ struct Stepper::Batch {
   Arena arena;
   Tensor x0, noise;  // (B, N, C)
   Tensor weight;     // (B): share of each picture in the loss
-  HostTensor host_x0, host_noise, scratch;
+  Tensor mask;       // (B, N, 4); empty when no picture has one
+  HostTensor host_x0, host_noise, host_mask, scratch;
   HostTensor t, host_weight;  // (B)
 
-  Batch(flux::Transformer& model, const BatchShape& s, const flux::Sizes& z)
+  Batch(flux::Transformer& model, const BatchShape& s, const flux::Sizes& z, bool masked)
       : shape(s),
         B(z.B),
         N(z.N()),
@@ -53,6 +56,7 @@ struct Stepper::Batch {
         scratch(DType::f32, {B, 2 * N * C}),
         t(DType::f32, {B}),
         host_weight(DType::f32, {B}) {
+    if (masked) host_mask = HostTensor(DType::f32, {B, N, kPatchPixels});
     Arena measure;
     describe(measure);
     arena = Arena(model.device(), measure.used());
@@ -63,6 +67,7 @@ struct Stepper::Batch {
     x0 = a.take("training batch", DType::f32, {B, N, C});
     noise = a.take("training batch", DType::f32, {B, N, C});
     weight = a.take("training batch", DType::f32, {B});
+    if (host_mask.view) mask = a.take("training batch", DType::f32, {B, N, kPatchPixels});
   }
 };
 
@@ -74,13 +79,15 @@ Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
       options_(options),
       loader_(examples, {static_cast<uint64_t>(options.train.seed), options.train.batch_size,
                          options.train.accumulation, options.train.caption_dropout}) {
+  const bool masked = std::any_of(encoded.latents.begin(), encoded.latents.end(),
+                                  [](const Latents& latents) { return bool(latents.mask.view); });
   for (const BatchShape& shape : loader_.shapes()) {
     const auto same_size = [&](const Example& e) { return e.size == shape.size; };
     const auto example = std::find_if(examples.begin(), examples.end(), same_size);
     const Latents& latents = encoded.latents[static_cast<size_t>(example - examples.begin())];
     const flux::Sizes z =
         model.sizes(shape.count, options.model.text_tokens, latents.h / 2, latents.w / 2);
-    batches_.push_back(std::make_unique<Batch>(model, shape, z));
+    batches_.push_back(std::make_unique<Batch>(model, shape, z, masked));
   }
   const int64_t losses = options.train.accumulation * options.train.batch_size;
   results_memory_ = model.device().allocate((losses + 1) * static_cast<int64_t>(sizeof(float)));
@@ -134,6 +141,15 @@ void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step
   draw_packed(row(batch.host_noise), scratch, random(Draw::noise), latents);
   std::copy_n(latents.tokens.view.as<const float>(), x0.size(), x0.as<float>());
 
+  if (batch.mask) {
+    float* const counts = row(batch.host_mask).as<float>();
+    if (const Tensor& mask = latents.mask.view) {
+      std::copy_n(mask.as<const float>(), mask.size(), counts);
+    } else {
+      std::fill_n(counts, batch.N * kPatchPixels, 1.0f);
+    }
+  }
+
   Philox time = random(Draw::timestep);
   batch.t.view.as<float>()[b] =
       static_cast<float>(flow::draw_timestep(options_.train.timestep, time, batch.N));
@@ -153,6 +169,7 @@ void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, i
   device.upload(batch.x0, batch.host_x0.view.data());
   device.upload(batch.noise, batch.host_noise.view.data());
   device.upload(batch.weight, batch.host_weight.view.data());
+  if (batch.mask) device.upload(batch.mask, batch.host_mask.view.data());
   device.upload(in.t, batch.t.view.data());
   device.ops().fill(in.guidance, options_.train.guidance);
   for (int64_t b = 0; b < batch.B; ++b) {
@@ -178,7 +195,7 @@ StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>
     op.flow_interpolate(w.inputs().img, batch.x0, batch.noise, w.inputs().t);
     w.forward();
     op.flow_loss(losses_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B), w.d_prediction(),
-                 w.prediction(), batch.x0, batch.noise, batch.weight);
+                 w.prediction(), batch.x0, batch.noise, batch.weight, batch.mask);
     w.backward();
     const float* t = batch.t.view.as<const float>();
     result.timesteps.insert(result.timesteps.end(), t, t + batch.B);

@@ -67,5 +67,34 @@ TEST(Run, AnAssistantIsOnForStepsAndOffForSamples) {
   EXPECT_ERROR(train_run(assisted, third), bad_input, "picture_00.png", "header");
 }
 
+// Pictures of three shapes at two sizes, some masked: every batch has one shape, and a run that is
+// stopped and resumed is the run that never stopped.
+TEST(Run, TrainsInBucketsWithMasks) {
+  const TemporaryFolder folder;
+  const fs::path pictures = folder / "pictures", masks = folder / "masks";
+  fs::create_directories(pictures);
+  fs::create_directories(masks);
+  const std::vector<Size> shapes{{96, 64}, {64, 96}, {80, 80}, {100, 64}, {80, 82}};
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const Picture picture = painted(static_cast<int>(i), shapes[i].width, shapes[i].height);
+    write_png(pictures / fmt::format("{}.png", i), picture);
+    if (i % 2) write_png(masks / fmt::format("{}.png", i), picture);
+  }
+  RunOptions options = small_options(folder.path(), "run");
+  options.dataset.buckets = true;
+  options.dataset.bucket_step = 16;
+  options.dataset.folders[0].resolutions = {48, 64};
+  options.dataset.folders[0].mask = masks;
+  Ears ears, first, second;
+  train_run(options, ears);
+  ASSERT_EQ(ears.steps.size(), 6u);
+  RunOptions stopped = options;
+  stopped.output.path = folder / "stopped";
+  first.stop_after = 3;
+  train_run(stopped, first);
+  train_run(stopped, second, /*resume=*/true);
+  EXPECT_EQ(bytes_of(run_paths(stopped).lora()), bytes_of(run_paths(options).lora()));
+}
+
 }  // namespace
 }  // namespace fluxlora::train

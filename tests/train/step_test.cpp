@@ -113,6 +113,57 @@ TEST(Step, AWeightMultipliesTheLoss) {
   EXPECT_NEAR(b.grad_norm, 0.25 * a.grad_norm, kRounding * a.grad_norm);
 }
 
+/// Masks for both painted pictures: white in the columns [from, to) of 48.
+void paint_masks(const std::filesystem::path& folder, int from, int to) {
+  std::filesystem::create_directories(folder);
+  Picture mask{48, 40, {}};
+  for (int i = 0; i < 48 * 40; ++i)
+    mask.rgb.insert(mask.rgb.end(), 3, i % 48 >= from && i % 48 < to ? 255 : 0);
+  for (const char* name : {"picture_00.png", "picture_01.png"}) write_png(folder / name, mask);
+}
+
+/// The loss is linear in the mask: what a mask and its opposite count is what all counts.
+TEST(Step, AMaskAndItsOppositeAreTheWhole) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  paint_masks(folder / "left", 0, 19);
+  paint_masks(folder / "right", 19, 48);
+  RunOptions options = small_options(folder.path(), "run");
+  const std::vector<std::vector<Pick>> picks{{{0}, {1}}};
+  Bench whole(options);
+  options.dataset.folders[0].mask = folder / "left";
+  Bench left(options);
+  options.dataset.folders[0].unmasked_weight = 0.25;
+  Bench softened(options);
+  options.dataset.folders[0].mask = folder / "right";
+  options.dataset.folders[0].unmasked_weight = 0;
+  Bench right(options);
+  const auto loss = [&](Bench& bench) { return bench.stepper.accumulate(bench.state, picks).loss; };
+  EXPECT_GT(loss(left), 0.1 * loss(whole));
+  EXPECT_LT(loss(left), 0.9 * loss(whole));
+  EXPECT_NEAR(loss(left) + loss(right), loss(whole), kRounding * loss(whole));
+  EXPECT_NEAR(loss(softened), 0.25 * loss(whole) + 0.75 * loss(left), kRounding * loss(whole));
+  std::vector<float> sum = left.gradients(picks);
+  const std::vector<float> rest = right.gradients(picks);
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] += rest[i];
+  EXPECT_LT(relative_error(sum, whole.gradients(picks)), kRounding);
+}
+
+TEST(Step, APictureWithoutAMaskCountsWholly) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  paint_masks(folder / "masks", 0, 19);
+  RunOptions options = small_options(folder.path(), "run");
+  Bench plain(options);
+  options.dataset.folders[0].mask = folder / "masks";
+  Bench both(options);
+  std::filesystem::remove(folder / "masks" / "picture_01.png");
+  Bench first(options);
+  EXPECT_EQ(first.gradients({{{1}}}), plain.gradients({{{1}}}));
+  EXPECT_EQ(first.gradients({{{0}}}), both.gradients({{{0}}}));
+  EXPECT_GT(relative_error(first.gradients({{{0}}}), plain.gradients({{{0}}})), 1e-2);
+}
+
 TEST(Step, DroppingACaptionChangesTheGradients) {
   const TemporaryFolder folder;
   paint_dataset(folder / "pictures", 2);

@@ -10,6 +10,7 @@
 #include <vips/vips8>
 
 #include "data/vips_library.h"
+#include "tensor/buffer.h"
 #include "unit/data_fixtures.h"
 
 namespace fluxlora {
@@ -171,9 +172,11 @@ TEST_F(DatasetTest, folders_that_cannot_be_used_are_refused) {
   write("file", "x");
   EXPECT_EQ(message(options({"file"})), "is not a folder");
   picture("p/a.png");
-  DatasetOptions reserved = options();
-  reserved.folders[0].mask = "masks";
-  EXPECT_EQ(message(reserved), "mask is not supported yet");
+  DatasetOptions masked = options();
+  masked.folders[0].mask = folder() / "file";
+  EXPECT_EQ(message(masked), "is not a folder of masks");
+  masked.folders[0].alpha_mask = true;
+  EXPECT_EQ(message(masked), "has both mask and alpha_mask");
   DatasetOptions regularisation = options();
   regularisation.folders[0].regularisation = true;
   EXPECT_THAT(message(regularisation), HasSubstr("nothing to learn"));
@@ -226,6 +229,129 @@ TEST_F(DatasetTest, a_picture_that_is_far_too_small_is_refused) {
   EXPECT_EQ(error.hint(), "remove it or use a picture of at least 16x16 pixels");
   picture("p/tiny.png", 16, 40);
   EXPECT_NO_THROW(scan(options(), "sks"));
+}
+
+TEST_F(DatasetTest, a_resolution_beyond_the_limit_is_left_out) {
+  picture("p/a.png", 40, 50);
+  DatasetOptions asked = options();
+  asked.folders[0].resolutions = {32, 64, 96};
+  asked.max_upscale = 1.6;
+  Dataset dataset = scan(asked, "sks");
+  ASSERT_EQ(dataset.examples.size(), 2u);
+  EXPECT_EQ(dataset.examples[1].size, (Size{64, 64}));
+  EXPECT_THAT(dataset.notes, Contains(HasSubstr("a.png: is too small to be trained at 96x96")));
+  asked.max_upscale = 1;
+  EXPECT_EQ(scan(asked, "sks").examples.size(), 1u);
+  asked.folders[0].resolutions = {64, 96};
+  const Error error = error_of([&] { scan(asked, "sks"); });
+  EXPECT_EQ(error.message(), "has 40x50 pixels, too few to train at 64x64");
+  EXPECT_THAT(error.hint(), HasSubstr("at least 64x64 pixels"));
+}
+
+TEST_F(DatasetTest, buckets_keep_the_shape) {
+  picture("p/a.png", 300, 200);
+  picture("p/b.png", 200, 300);
+  picture("p/c.png", 300, 300);
+  picture("p/d.png", 900, 100);
+  DatasetOptions asked = options();
+  asked.buckets = true;
+  asked.bucket_step = 16;
+  asked.folders[0].resolutions = {96, 192};
+  const Dataset dataset = scan(asked, "sks");
+  std::vector<Size> sizes;
+  for (const Example& e : dataset.examples) sizes.push_back(e.size);
+  // 3:2 is 1.5: in 9,216 pixels 112x80 (1.40) is nearer than 144x64 (2.25), in 36,864 224x160
+  // (1.40) than 240x144 (1.67).
+  EXPECT_EQ(sizes, (std::vector<Size>{{112, 80},
+                                      {224, 160},
+                                      {80, 112},
+                                      {160, 224},
+                                      {96, 96},
+                                      {192, 192},
+                                      {192, 48},
+                                      {384, 96}}));
+  EXPECT_EQ(dataset.examples[1].box, (Box{10, 0, 280, 200}));
+  const Picture pixels = load_pixels(dataset.examples[1]);
+  EXPECT_EQ(pixels.width, 224);
+  EXPECT_EQ(pixels.height, 160);
+  asked.bucket_step = 64;
+  EXPECT_EQ(scan(asked, "sks").examples[1].size, (Size{192, 192}));
+  asked.bucket_step = 128;
+  EXPECT_THAT(error_of([&] { scan(asked, "sks"); }).message(),
+              HasSubstr("resolution 64 is below dataset.bucket_step"));
+}
+
+/// A grey picture of `width` x `height` pixels, white from column `from` on.
+void write_mask(const fs::path& path, int width, int height, int from) {
+  Picture mask{width, height, {}};
+  for (int i = 0; i < width * height; ++i)
+    mask.rgb.insert(mask.rgb.end(), 3, i % width < from ? 0 : 255);
+  fs::create_directories(path.parent_path());
+  as_vips(mask).write_to_file(path.c_str());
+}
+
+TEST_F(DatasetTest, masks_belong_to_pictures_by_their_names) {
+  picture("p/a.jpg", 80, 64);
+  picture("p/b.png", 80, 64);
+  write_mask(folder() / "m/a.png", 80, 64, 40);
+  DatasetOptions asked = options();
+  asked.folders[0].mask = folder() / "m";
+  asked.folders[0].unmasked_weight = 0.25;
+  const Dataset dataset = scan(asked, "sks");
+  ASSERT_TRUE(dataset.examples[0].mask);
+  EXPECT_EQ(dataset.examples[0].mask->path, folder() / "m/a.png");
+  EXPECT_FALSE(dataset.examples[1].mask);
+  EXPECT_THAT(dataset.warnings,
+              Contains(AllOf(HasSubstr("b.png: has no mask, so all of it is trained"))));
+  // The box is columns 8 to 72: 32 of 64 black, and a cell of 8 columns is one or the other.
+  HostTensor counts(DType::f32, {4, 8}), all(DType::f32, {4, 8});
+  load_mask(counts.view, dataset.examples[0]);
+  load_mask(all.view, dataset.examples[1]);
+  for (int i = 0; i < 32; ++i) {
+    EXPECT_EQ(counts.view.as<float>()[i], i % 8 < 4 ? 0.25f : 1.0f) << i;
+    EXPECT_EQ(all.view.as<float>()[i], 1.0f);
+  }
+  // What is trained depends on the mask and on how it is used.
+  write_mask(folder() / "m/a.png", 80, 64, 41);
+  const std::string hash = scan(asked, "sks").hash;
+  EXPECT_NE(hash, dataset.hash);
+  asked.folders[0].unmasked_weight = 0.5;
+  EXPECT_NE(scan(asked, "sks").hash, hash);
+}
+
+TEST_F(DatasetTest, transparency_is_a_mask_where_asked_for) {
+  const Picture noise = noise_picture(64, 64, 3);
+  vips::VImage alpha = vips::VImage::black(64, 64);  // no transparency of the right half
+  alpha = alpha.insert(vips::VImage::black(32, 64) + 255, 32, 0).cast(VIPS_FORMAT_UCHAR);
+  fs::create_directories(folder() / "p");
+  as_vips(noise)
+      .copy(vips::VImage::option()->set("interpretation", VIPS_INTERPRETATION_sRGB))
+      .bandjoin(alpha)
+      .write_to_file((folder() / "p/a.png").c_str());
+  picture("p/b.png");
+  DatasetOptions asked = options();
+  EXPECT_FALSE(scan(asked, "sks").examples[0].mask);
+  asked.folders[0].alpha_mask = true;
+  const Dataset dataset = scan(asked, "sks");
+  EXPECT_THAT(dataset.warnings, Contains(HasSubstr("b.png: has no transparency")));
+  HostTensor counts(DType::f32, {8, 8});
+  load_mask(counts.view, dataset.examples[0]);
+  for (int i = 0; i < 64; ++i) EXPECT_EQ(counts.view.as<float>()[i], i % 8 < 4 ? 0.0f : 1.0f) << i;
+}
+
+TEST_F(DatasetTest, masks_that_cannot_be_used_are_refused) {
+  picture("p/a.png", 80, 64);
+  DatasetOptions asked = options();
+  asked.folders[0].mask = folder() / "m";
+  const auto refused = [&] { return error_of([&] { scan(asked, "sks"); }); };
+  write_mask(folder() / "m/a.png", 64, 80, 0);
+  EXPECT_EQ(refused().message(), "has 64x80 pixels, its picture 80x64");
+  write_mask(folder() / "m/a.png", 80, 64, 80);
+  EXPECT_EQ(refused().message(), "is a mask that leaves nothing of the trained part");
+  write("m/a.png", "no picture");
+  EXPECT_EQ(refused().message(), "is not a picture that fluxlora can read");
+  asked.folders[0].unmasked_weight = 1;
+  EXPECT_EQ(refused().message(), "unmasked_weight is 1");
 }
 
 TEST_F(DatasetTest, unreadable_things_are_the_environments_fault) {
