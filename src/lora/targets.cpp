@@ -70,34 +70,6 @@ std::function<bool(const Candidate&)> named_set(const std::string& name) {
   return nullptr;
 }
 
-/// `*` stands for any run of characters. The pattern must fit the whole name or its end after a
-/// dot.
-bool fits(const std::string& pattern, const std::string& name) {
-  // Goes back to the last `*` alone, so that many of them cost no more than one.
-  const auto match = [&](size_t n) {
-    size_t p = 0, star = std::string::npos, resume = 0;
-    while (n < name.size()) {
-      if (p < pattern.size() && pattern[p] == '*') {
-        star = p++;
-        resume = n;
-      } else if (p < pattern.size() && pattern[p] == name[n]) {
-        ++p;
-        ++n;
-      } else if (star != std::string::npos) {
-        p = star + 1;
-        n = ++resume;
-      } else {
-        return false;
-      }
-    }
-    return pattern.find_first_not_of('*', p) == std::string::npos;
-  };
-  if (match(0)) return true;
-  for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
-    if (match(dot + 1)) return true;
-  return false;
-}
-
 size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -135,6 +107,32 @@ size_t edit_distance(const std::string& a, const std::string& b) {
 }
 
 }  // namespace
+
+bool fits(const std::string& pattern, const std::string& name) {
+  // Goes back to the last `*` alone, so that many of them cost no more than one.
+  const auto match = [&](size_t n) {
+    size_t p = 0, star = std::string::npos, resume = 0;
+    while (n < name.size()) {
+      if (p < pattern.size() && pattern[p] == '*') {
+        star = p++;
+        resume = n;
+      } else if (p < pattern.size() && pattern[p] == name[n]) {
+        ++p;
+        ++n;
+      } else if (star != std::string::npos) {
+        p = star + 1;
+        n = ++resume;
+      } else {
+        return false;
+      }
+    }
+    return pattern.find_first_not_of('*', p) == std::string::npos;
+  };
+  if (match(0)) return true;
+  for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
+    if (match(dot + 1)) return true;
+  return false;
+}
 
 std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options) {
   const std::vector<Candidate> all = candidates(config);

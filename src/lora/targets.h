@@ -21,6 +21,10 @@ struct AdapterSpec {
   double scale() const { return alpha / static_cast<double>(rank); }
 };
 
+/// Whether the pattern fits the whole name or its end after a dot. `*` stands for any run of
+/// characters.
+bool fits(const std::string& pattern, const std::string& name);
+
 /// The adapters that `options` names, in the model's order. Throws Error (bad_input) when a pattern
 /// fits no layer, naming the nearest name.
 std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options);

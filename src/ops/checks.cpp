@@ -270,16 +270,40 @@ void global_norm(const Tensor& norm, const Tensor& g) {
   CHECK(norm.size() == 1 && g.contiguous(), say("global_norm", "shapes", norm, g));
 }
 
-void adamw_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g,
-                const Tensor& norm, const Tensor& scalars) {
-  const char* const op = "adamw_step";
-  same(op, m, p);
-  same(op, v, p);
-  same(op, g, p);
-  CHECK(p.contiguous() && m.contiguous() && v.contiguous() && g.contiguous(),
-        std::string(op) + ": flat buffers");
-  CHECK(norm.size() == 1 && scalars.rank() == 1 && scalars.dim(0) == 3,
+void update(const char* op, std::initializer_list<Tensor> flat, const Tensor& norm,
+            const Tensor& scalars, int64_t numbers) {
+  for (const Tensor& x : flat) {
+    same(op, x, *flat.begin());
+    CHECK(x.contiguous(), std::string(op) + ": flat buffers");
+  }
+  CHECK(norm.size() == 1 && scalars.rank() == 1 && scalars.dim(0) == numbers,
         say(op, "scalars", norm, scalars));
+}
+
+void adamw8bit_step(const Tensor& p, const Moments8& moments, const Tensor& g, const Tensor& norm,
+                    const Tensor& scalars) {
+  const char* const op = "adamw8bit_step";
+  update(op, {p, g}, norm, scalars, 3);
+  const int64_t blocks = (p.size() + kMomentBlock - 1) / kMomentBlock;
+  for (const Tensor& codes : {moments.m, moments.v})
+    CHECK(codes.dtype() == DType::u8 && codes.contiguous() && codes.size() == p.size(),
+          say(op, "codes", codes, p));
+  for (const Tensor& scale : {moments.m_scale, moments.v_scale})
+    CHECK(scale.dtype() == p.dtype() && scale.contiguous() && scale.size() == blocks,
+          say(op, "scales", scale, p));
+  CHECK(moments.codes.dtype() == p.dtype() && moments.codes.contiguous() &&
+            moments.codes.size() == 512,
+        say(op, "meanings", moments.codes, p));
+}
+
+void adafactor_step(const Tensor& p, const Tensor& row, const Tensor& column, const Tensor& g,
+                    const Tensor& norm, const Tensor& scalars) {
+  const char* const op = "adafactor_step";
+  update(op, {p, g}, norm, scalars, 2);
+  CHECK(p.rank() == 2 && row.size() == p.dim(0) && column.size() == p.dim(1) &&
+            row.dtype() == p.dtype() && column.dtype() == p.dtype() && row.contiguous() &&
+            column.contiguous(),
+        say(op, "factors", row, column));
 }
 
 }  // namespace fluxlora::checks

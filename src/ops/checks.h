@@ -47,7 +47,12 @@ void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise, 
 void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred, const Tensor& x0,
                const Tensor& noise, const Tensor& weight, const Tensor& mask);
 void global_norm(const Tensor& norm, const Tensor& g);
-void adamw_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g,
-                const Tensor& norm, const Tensor& scalars);
+/// An update: flat tensors of equal sizes and dtypes, the gradients' norm, `numbers` scalars.
+void update(const char* op, std::initializer_list<Tensor> flat, const Tensor& norm,
+            const Tensor& scalars, int64_t numbers);
+void adamw8bit_step(const Tensor& p, const Moments8& moments, const Tensor& g, const Tensor& norm,
+                    const Tensor& scalars);
+void adafactor_step(const Tensor& p, const Tensor& row, const Tensor& column, const Tensor& g,
+                    const Tensor& norm, const Tensor& scalars);
 
 }  // namespace fluxlora::checks

@@ -60,6 +60,41 @@ struct AdamWOptions {
   double max_norm = 1.0;  ///< gradients are scaled by min(1, max_norm / norm); 0 means never
 };
 
+struct LionOptions {
+  double beta1 = 0.9, beta2 = 0.99, weight_decay = 0.01;
+  double max_norm = 1.0;  ///< as AdamW's
+};
+
+/// Both moments of Adam in 8 bit: a code for each number, a scale for each block of kMomentBlock.
+struct Moments8 {
+  Tensor m, v;              // (n) u8
+  Tensor m_scale, v_scale;  // (ceil(n / kMomentBlock)): the largest absolute value of the block
+  Tensor codes;             // (2, 256): what the codes of m and of v mean, ascending
+};
+inline constexpr int64_t kMomentBlock = 256;
+
+struct ScheduleFreeOptions {
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
+  double max_norm = 1.0;  ///< as AdamW's
+};
+
+/// Prodigy's buffers, all flat.
+struct ProdigyState {
+  Tensor m, v;  // moments of d g
+  Tensor s;     // the sum whose 1-norm is the denominator of d
+  Tensor p0;    // the parameters at the start
+};
+struct ProdigyOptions {
+  double beta1 = 0.9, beta2 = 0.999, beta3 = 0.9995, eps = 1e-8, weight_decay = 0.01;
+  double max_norm = 1.0;  ///< as AdamW's
+};
+
+struct AdafactorOptions {
+  double eps_square = 1e-30, eps_scale = 1e-3, clip_threshold = 1, weight_decay = 0.01;
+  bool scale_parameter = false;  ///< the rate is times max(eps_scale, rms(p))
+  double max_norm = 1.0;         ///< as AdamW's
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -202,6 +237,37 @@ class Ops {
   virtual void adamw_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g,
                           const Tensor& norm, const Tensor& scalars,
                           const AdamWOptions& options) = 0;
+  /// Lion (Chen et al., 2023): p = (1 - lr λ) p - lr sign(beta1 m + (1 - beta1) g), then
+  /// m = beta2 m + (1 - beta2) g. p, m, g flat; norm[0] = |g|; scalars (1) = {lr}.
+  virtual void lion_step(const Tensor& p, const Tensor& m, const Tensor& g, const Tensor& norm,
+                         const Tensor& scalars, const LionOptions& options) = 0;
+  /// adamw_step() with moments in 8 bit (Dettmers et al., 2022): they are decoded, updated, used,
+  /// and encoded again, each as the nearest code of its value over the block's largest one.
+  virtual void adamw8bit_step(const Tensor& p, const Moments8& moments, const Tensor& g,
+                              const Tensor& norm, const Tensor& scalars,
+                              const AdamWOptions& options) = 0;
+  /// Schedule-free AdamW (Defazio et al., 2024). y, z, v, g flat; scalars (3) = {lr, c, 1 -
+  /// beta2^t}: v = beta2 v + (1 - beta2) g²; d = g / (sqrt(v / scalars[2]) + eps) + λ y; y = (1 -
+  /// c) y + c z - lr (1 - beta1 (1 - c)) d; z = z - lr d.
+  virtual void schedule_free_step(const Tensor& y, const Tensor& z, const Tensor& v,
+                                  const Tensor& g, const Tensor& norm, const Tensor& scalars,
+                                  const ScheduleFreeOptions& options) = 0;
+  /// Prodigy's moments (Mishchenko and Defazio, 2024); scalars (2) = {d, w}: m = beta1 m + (1 -
+  /// beta1) d g, v = beta2 v + (1 - beta2) d² g², s = beta3 s + w g; sums (2) = {g·(p0 - p), |s|₁},
+  /// summed in a fixed order.
+  virtual void prodigy_moments(const Tensor& sums, const Tensor& p, const ProdigyState& state,
+                               const Tensor& g, const Tensor& norm, const Tensor& scalars,
+                               const ProdigyOptions& options) = 0;
+  /// p = (1 - λ lr) p - lr m / (sqrt(v) + d eps); scalars (2) = {lr, d}.
+  virtual void prodigy_step(const Tensor& p, const ProdigyState& state, const Tensor& scalars,
+                            const ProdigyOptions& options) = 0;
+  /// Adafactor of one matrix (Shazeer and Stern, 2018) without a first moment. p, g (R, C); row
+  /// (R), column (C): means over columns and rows of g² + eps_square, with memory beta; scalars (2)
+  /// = {lr, beta}. u = g / sqrt(row column / mean(row)); p = (1 - λ lr) p - lr u / max(1, rms(u) /
+  /// clip_threshold).
+  virtual void adafactor_step(const Tensor& p, const Tensor& row, const Tensor& column,
+                              const Tensor& g, const Tensor& norm, const Tensor& scalars,
+                              const AdafactorOptions& options) = 0;
 };
 
 }  // namespace fluxlora

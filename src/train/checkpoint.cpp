@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "export/lora_file.h"
 #include "tensor/safetensors.h"
+#include "train/averaged.h"
 
 namespace fluxlora::train {
 namespace {
@@ -35,6 +36,7 @@ HostTensor download(Device& device, const Tensor& view) {
 }
 
 bool all_finite(const Tensor& host) {
+  if (host.dtype() == DType::u8) return true;
   if (host.dtype() == DType::f64)
     return std::all_of(host.as<double>(), host.as<double>() + host.size(),
                        [](double x) { return std::isfinite(x); });
@@ -93,6 +95,7 @@ void save_checkpoint(const RunPaths& paths, const CheckpointInfo& info, const St
   make_folder(paths.checkpoints());
   FolderInTheMaking folder(paths.checkpoint(info.step));
   write_safetensors(folder.path() / "state.safetensors", std::move(tensors), metadata);
+  const Averaged averaged(state);
   exporting::write_diffusers_lora(folder.path() / "lora.safetensors", state.adapters, state.config,
                                   lora_dtype, lora_metadata);
   folder.finish();

@@ -12,8 +12,9 @@ namespace fluxlora::train {
 namespace {
 
 constexpr int64_t kMostTextTokens = 512;
+constexpr double kLeastForProdigy = 0.01;
 
-void check_choices(const RunOptions& o) {
+void check_choices(RunOptions& o) {
   transformer_precision(o.model.precision, /*on_host=*/true);
   if (o.output.format != "diffusers")
     throw bad_input("output.format", "\"" + o.output.format + "\" cannot be written yet",
@@ -28,6 +29,15 @@ void check_choices(const RunOptions& o) {
     throw bad_input("sample.steps", fmt::format("is {}", o.sample.steps), "give 1 or more");
   flow::check(o.train.timestep);
   optim::check(o.train.schedule);
+  optim::fill_in(o.train.optimizer);
+  if (o.train.optimizer.optimizer == "prodigy" && o.train.schedule.learning_rate < kLeastForProdigy)
+    throw bad_input("train.learning_rate",
+                    fmt::format("is {}, a factor of the rate that prodigy finds",
+                                o.train.schedule.learning_rate),
+                    "1 is usual with prodigy");
+  if (o.train.optimizer.optimizer == "schedule_free" && o.train.schedule.schedule != "constant")
+    throw bad_input("train.schedule", "schedule_free is there in place of a schedule",
+                    "use constant, with train.warmup if you like");
 }
 
 }  // namespace

@@ -38,6 +38,8 @@ struct TrainOptions {
   flow::TimestepOptions timestep;
   optim::Options optimizer;
   optim::ScheduleOptions schedule;
+  double b_ratio = 1;              ///< of the learning rate, for every B (LoRA+)
+  std::vector<std::string> rates;  ///< "PATTERN = FACTOR" of the learning rate, by module
 };
 
 struct SampleOptions {

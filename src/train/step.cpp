@@ -221,10 +221,10 @@ StepResult Stepper::run(State& state) {
   if (!std::isfinite(result.loss)) throw not_finite("the loss", result.loss, state.step + 1);
   if (!std::isfinite(result.grad_norm))
     throw not_finite("the norm of the gradients", result.grad_norm, state.step + 1);
-  result.learning_rate =
+  const double rate =
       optim::learning_rate(options_.train.schedule, state.step, options_.train.steps);
-  state.optimizer.step(state.adapters.params(), state.adapters.grads(), norm_, result.learning_rate,
-                       state.step + 1);
+  result.learning_rate = state.optimizer.step(state.adapters.params(), state.adapters.grads(),
+                                              norm_, rate, state.step + 1);
   state.adapters.refresh();
   ++state.step;
   return result;

@@ -15,9 +15,9 @@
 namespace fluxlora::train {
 
 struct StepResult {
-  double loss = 0;       ///< mean over micro-batches of the weighted mean over pictures
-  double grad_norm = 0;  ///< before clipping
-  double learning_rate = 0;
+  double loss = 0;                ///< mean over micro-batches of the weighted mean over pictures
+  double grad_norm = 0;           ///< before clipping
+  double learning_rate = 0;       ///< that the optimizer made of the schedule's
   std::vector<double> timesteps;  ///< flow time of every picture
 };
 

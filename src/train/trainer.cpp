@@ -15,8 +15,10 @@
 #include "model/precision.h"
 #include "monitor/jsonl.h"
 #include "monitor/report.h"
+#include "train/averaged.h"
 #include "train/checkpoint.h"
 #include "train/fill_in.h"
+#include "train/groups.h"
 #include "train/previews.h"
 #include "train/step.h"
 
@@ -184,8 +186,8 @@ void Run::load_networks() {
                                                  precision.act, /*trains=*/true);
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
   load_assistant();
-  optimizer_ =
-      optim::make_optimizer(device_, t.optimizer, adapters_->size(), adapters_->params().dtype());
+  optimizer_ = optim::make_optimizer(device_, t.optimizer, parameter_parts(*adapters_, t),
+                                     adapters_->params().dtype());
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
   if (start_.step > 0) load_checkpoint(paths_, start_.step, *state_);
   check_disk();
@@ -255,6 +257,7 @@ void Run::paint() {
   if (!previews_ || !Previews::due(options_, state_->step) ||
       folder_exists(paths_.samples(state_->step)))
     return;
+  const Averaged averaged(*state_);
   if (assistant_) assistant_->set_multiplier(0);
   const std::vector<std::string> files = previews_->paint(paths_, state_->step, stop_);
   if (assistant_) assistant_->set_multiplier(1);
@@ -265,6 +268,7 @@ void Run::paint() {
 
 Outcome Run::finish() {
   save();
+  const Averaged averaged(*state_);
   exporting::write_diffusers_lora(paths_.lora(), *adapters_, model_->config(),
                                   lora_dtype(options_.output.dtype), lora_metadata());
   write_before_after(paths_);

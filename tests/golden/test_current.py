@@ -9,13 +9,14 @@ import pytest
 from safetensors import safe_open
 
 HERE = pathlib.Path(__file__).parent
-FILES = ["encoders", "transformer", "lora_default", "lora_all", "lora_clip", "training", "sampling"]
+FILES = ["encoders", "transformer", "lora_default", "lora_all", "lora_clip", "training", "sampling", "optimizers"]
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
-    subprocess.run([sys.executable, HERE / "make_golden.py", "--output", folder], check=True, timeout=300)
+    for script in ["make_golden.py", "make_optimizers.py"]:
+        subprocess.run([sys.executable, HERE / script, "--output", folder], check=True, timeout=300)
     return folder
 
 

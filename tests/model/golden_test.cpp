@@ -131,7 +131,7 @@ TEST_F(Golden, TenStepsOfAdamW) {
   optim::Options options;
   options.weight_decay = adamw.at("weight_decay").get<double>();
   options.max_grad_norm = metadata(file, "max_norm").get<double>();
-  const auto optimizer = optim::make_optimizer(*device, options, set->size(), DType::f32);
+  const auto optimizer = optim::make_optimizer(*device, options, {{0, 1, set->size()}}, DType::f32);
   const HostTensor noise = golden::read(file, "noise"), t = golden::read(file, "t");
   const HostTensor losses = golden::read(file, "losses"), norms = golden::read(file, "grad_norms");
   const HostTensor x0 = golden::read(inputs, "x0");

@@ -347,5 +347,118 @@ TEST_F(Agree, AdamW) {
     }
 }
 
+TEST_F(Agree, Lion) {
+  for (const double max_norm : {0.0, 1.0})
+    for (const int64_t n : {300, 10007}) {
+      const LionOptions o{.beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.1, .max_norm = max_norm};
+      const GpuCall call = [&](Ops& op, const Tensors& a) {
+        op.global_norm(a[3], a[2]);
+        op.fill(a[4], 0.01);
+        for (int step = 1; step <= 3; ++step) op.lion_step(a[0], a[1], a[2], a[3], a[4], o);
+      };
+      agree({both({n}).stats(), both({n}).stats(), in({n}).stats(), out({1}).stats(),
+             out({1}).stats()},
+            call);
+    }
+}
+
+TEST_F(Agree, ScheduleFree) {
+  for (const int64_t n : {300, 10007}) {
+    const ScheduleFreeOptions o{.beta1 = 0.8, .beta2 = 0.99, .weight_decay = 0.1, .max_norm = 5};
+    const GpuCall call = [&](Ops& op, const Tensors& a) {
+      op.global_norm(a[4], a[3]);
+      for (int step = 1; step <= 3; ++step) {
+        op.fill(a[5].slice(0, 0, 1), 0.01);
+        op.fill(a[5].slice(0, 1, 1), 1.0 / step);
+        op.fill(a[5].slice(0, 2, 1), 1 - std::pow(o.beta2, step));
+        op.schedule_free_step(a[0], a[1], a[2], a[3], a[4], a[5], o);
+      }
+    };
+    agree({both({n}).stats(), both({n}).stats(), both({n}, 0.0).stats(), in({n}).stats(),
+           out({1}).stats(), out({3}).stats()},
+          call);
+  }
+}
+
+TEST_F(Agree, Prodigy) {
+  for (const int64_t n : {300, 100003}) {
+    const ProdigyOptions o{.beta1 = 0.8, .beta2 = 0.99, .beta3 = 0.9, .max_norm = 5};
+    const GpuCall call = [&](Ops& op, const Tensors& a) {
+      const ProdigyState state{a[1], a[2], a[3], a[4]};
+      op.global_norm(a[6], a[5]);
+      for (int step = 1; step <= 3; ++step) {
+        op.fill(a[7].slice(0, 0, 1), 0.1 * step);
+        op.fill(a[7].slice(0, 1, 1), 0.3);
+        op.prodigy_moments(a[8], a[0], state, a[5], a[6], a[7], o);
+        op.prodigy_step(a[0], state, a[7], o);
+      }
+    };
+    const GpuArg flat = in({n}).stats(), zero = both({n}, 0.0).stats();
+    agree({both({n}).stats(), zero, zero, zero, flat, flat, out({1}).stats(), out({2}).stats(),
+           out({2}).stats()},
+          call);
+  }
+}
+
+TEST_F(Agree, Adafactor) {
+  for (const Shape& s : {Shape{16, 3072}, Shape{3072, 16}, Shape{1, 77}, Shape{5, 1}})
+    for (const bool scale : {false, true}) {
+      const AdafactorOptions o{.weight_decay = 0.1, .scale_parameter = scale, .max_norm = 5};
+      const GpuCall call = [&](Ops& op, const Tensors& a) {
+        const Tensor flat = a[3].reshaped({a[3].size()});
+        op.global_norm(a[4], flat);
+        for (int step = 1; step <= 3; ++step) {
+          op.fill(a[5].slice(0, 0, 1), 0.1);
+          op.fill(a[5].slice(0, 1, 1), 1 - std::pow(step, -0.8));
+          op.adafactor_step(a[0], a[1], a[2], a[3], a[4], a[5], o);
+        }
+      };
+      agree({both(s).stats().whole(), both({s[0]}, 0.0).stats(), both({s[1]}, 0.0).stats(),
+             in(s).stats().whole(), out({1}).stats(), out({2}).stats()},
+            call);
+    }
+}
+
+/// Both backends from the same codes. A code may be the neighbour's where a value lies between two.
+TEST_F(Agree, AdamW8bit) {
+  const int64_t n = 1000, blocks = 4;
+  const auto cpu = open_cpu_device();
+  const AdamWOptions o{.weight_decay = 0.1, .max_norm = 0};
+  std::vector<float> start(n), grads(n), meanings;
+  for (const double first : {-1.0, 0.0})
+    for (int i = 0; i < 256; ++i)
+      meanings.push_back(static_cast<float>(first + (1 - first) * i / 255));
+  Philox random(3, Draw::init, 2);
+  for (float& x : start) x = static_cast<float>(random.normal());
+  for (float& x : grads) x = static_cast<float>(random.normal());
+  const auto run = [&](Device& device) {
+    const Buffer memory = device.allocate(1 << 16);
+    char* next = static_cast<char*>(memory.data());
+    const auto take = [&](DType dtype, int64_t count, const void* values) {
+      const Tensor x(dtype, {count}, next);
+      next += (x.bytes() + 63) / 64 * 64;
+      const std::vector<char> zeros(static_cast<size_t>(x.bytes()));
+      device.upload(x, values ? values : zeros.data());
+      return x;
+    };
+    const Tensor p = take(DType::f32, n, start.data()), g = take(DType::f32, n, grads.data());
+    const Moments8 moments{take(DType::u8, n, nullptr), take(DType::u8, n, nullptr),
+                           take(DType::f32, blocks, nullptr), take(DType::f32, blocks, nullptr),
+                           take(DType::f32, 512, meanings.data())};
+    const float numbers[3] = {0.01f, 0.1f, 0.001f}, one = 1;
+    const Tensor scalars = take(DType::f32, 3, numbers), norm = take(DType::f32, 1, &one);
+    for (int step = 0; step < 3; ++step)
+      device.ops().adamw8bit_step(p, moments, g, norm, scalars, o);
+    std::vector<float> end(n);
+    device.download(end.data(), p);
+    return end;
+  };
+  const std::vector<float> ours = run(gpu()), expected = run(*cpu);
+  int64_t apart = 0;
+  for (size_t i = 0; i < ours.size(); ++i)
+    apart += std::abs(ours[i] - expected[i]) > 1e-5f * (1 + std::abs(expected[i]));
+  EXPECT_LE(apart, 3);
+}
+
 }  // namespace
 }  // namespace fluxlora::testing

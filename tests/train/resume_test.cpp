@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // "The same run" means the same bytes: a run that was stopped and resumed, at any step, leaves the
 // .safetensors and the metrics of one that never stopped.
+#include <functional>
 #include <map>
 
 #include "base/error.h"
@@ -83,6 +84,43 @@ TEST(Resume, AfterAnyStepGivesTheSameBytes) {
     ASSERT_FALSE(second.steps.empty());
     EXPECT_EQ(second.steps.front().step, static_cast<int64_t>(stop) + 1);
     expect_same(options.output.path, expected, fmt::format("stopped after {}", stop));
+  }
+}
+
+/// Every optimizer with what it keeps, and the mean of the parameters.
+TEST(Resume, EveryOptimizerGivesTheSameBytes) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 3);
+  struct Way {
+    std::string name;
+    std::function<void(TrainOptions&)> set;
+  };
+  const std::vector<Way> ways{
+      {"adamw8bit", [](TrainOptions& t) { t.b_ratio = 4; }},
+      {"adafactor", [](TrainOptions& t) { t.optimizer.relative_step = true; }},
+      {"lion", [](TrainOptions& t) { t.rates = {"single_transformer_blocks.* = 0.5"}; }},
+      {"prodigy", [](TrainOptions& t) { t.schedule.learning_rate = 1; }},
+      {"schedule_free", [](TrainOptions& t) { t.schedule.warmup = 2; }},
+      {"adamw", [](TrainOptions& t) { t.optimizer.ema = 0.9; }}};
+  for (const Way& way : ways) {
+    RunOptions options = small_options(folder.path(), way.name + "-whole");
+    options.train.steps = 4;
+    options.train.optimizer.optimizer = way.name;
+    way.set(options.train);
+    Ears ears, first, second;
+    train_run(options, ears);
+    const auto expected = lasting_content(options.output.path);
+    options.output.path = folder / (way.name + "-stopped");
+    first.stop_after = 3;
+    train_run(options, first);
+    train_run(options, second, true);
+    EXPECT_EQ(second.steps.front().step, 4);
+    auto found = lasting_content(options.output.path);
+    found.erase("checkpoints/step-000003/lora.safetensors");
+    found.erase("checkpoints/step-000003/state.safetensors");
+    EXPECT_EQ(found.size(), expected.size()) << way.name;
+    for (const auto& [name, bytes] : expected)
+      EXPECT_TRUE(found.contains(name) && found.at(name) == bytes) << way.name << ": " << name;
   }
 }
 

@@ -7,8 +7,11 @@
 
 #include "data/dataset.h"
 #include "tensor/compare.h"
+#include "train/averaged.h"
 #include "train/encode.h"
+#include "train/groups.h"
 #include "train/run_fixture.h"
+#include "unit/expect_error.h"
 
 namespace fluxlora::train {
 namespace {
@@ -36,8 +39,8 @@ struct Bench {
         model(*device, folder.transformer, DType::f32),
         adapters(*device, model.weights(), lora::select_targets(model.config(), options.lora),
                  DType::f32, true),
-        optimizer(
-            optim::make_optimizer(*device, options.train.optimizer, adapters.size(), DType::f32)),
+        optimizer(optim::make_optimizer(*device, options.train.optimizer,
+                                        parameter_parts(adapters, options.train), DType::f32)),
         state{*device, model.config(), adapters, *optimizer, 0},
         stepper(model, dataset.examples, encoded, options) {
     // B = 0 would make every dA zero and prove nothing.
@@ -226,6 +229,61 @@ TEST(Step, TrainsOnTheMeanOfThePosterior) {
   EXPECT_EQ(latents.tokens.view.dim(1), 16);
   for (int64_t i = 0; i < latents.tokens.view.size(); ++i)
     EXPECT_TRUE(std::isfinite(latents.tokens.view.as<float>()[i]));
+}
+
+TEST(Step, RatesByGroupMultiply) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 1);
+  Bench bench(small_options(folder.path(), "run"));
+  TrainOptions options;
+  options.b_ratio = 16;
+  options.rates = {"single_transformer_blocks.* = 0.5", "attn.to_q=0"};
+  const auto parts = parameter_parts(bench.adapters, options);
+  ASSERT_EQ(parts.size(), bench.adapters.segments().size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const lora::Segment& segment = bench.adapters.segments()[i];
+    const std::string& module = bench.adapters.specs()[segment.spec].module;
+    double rate = segment.is_a ? 1 : 16;
+    if (module.starts_with("single_")) rate *= 0.5;
+    if (module.ends_with(".attn.to_q")) rate = 0;
+    EXPECT_EQ(parts[i].rate, rate) << module;
+    EXPECT_EQ(parts[i].offset, segment.offset);
+  }
+  for (const char* wrong : {"attn.to_q", "= 3", "attn.to_q = x", "attn.to_q = -1"}) {
+    options.rates = {wrong};
+    EXPECT_ERROR(parameter_parts(bench.adapters, options), bad_input, "train.rates",
+                 "not PATTERN = NUMBER");
+  }
+  options.rates = {"attn.to_z = 2"};
+  EXPECT_ERROR(parameter_parts(bench.adapters, options), bad_input, "train.rates",
+               "fits no trained layer");
+}
+
+TEST(Step, TheMeanIsShownAndTheTrainedWeightsComeBack) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  RunOptions options = small_options(folder.path(), "run");
+  options.train.optimizer.ema = 0.9;
+  Bench bench(options);
+  const auto params = [&] {
+    const float* p = bench.adapters.params().as<const float>();
+    return std::vector<float>(p, p + bench.adapters.size());
+  };
+  const Averaged before_the_first(bench.state);
+  std::vector<std::vector<float>> seen;
+  for (int step = 0; step < 2; ++step) {
+    bench.stepper.run(bench.state);
+    seen.push_back(params());
+  }
+  {
+    const Averaged averaged(bench.state);
+    // The first mean is the parameters; the second forgets 9/11 of it: 2 / (9 + 2) stays.
+    std::vector<float> mean;
+    for (size_t i = 0; i < seen[0].size(); ++i)
+      mean.push_back((2 * seen[0][i] + 9 * seen[1][i]) / 11);
+    EXPECT_LT(relative_error(params(), mean), 1e-6);
+  }
+  EXPECT_EQ(params(), seen[1]);
 }
 
 }  // namespace

@@ -106,6 +106,23 @@ class CudaOps final : public Ops {
   void global_norm(const Tensor& norm, const Tensor& g) override;
   void adamw_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g,
                   const Tensor& norm, const Tensor& scalars, const AdamWOptions& options) override;
+  void lion_step(const Tensor& p, const Tensor& m, const Tensor& g, const Tensor& norm,
+                 const Tensor& scalars, const LionOptions& options) override;
+  void adamw8bit_step(const Tensor& p, const Moments8& moments, const Tensor& g, const Tensor& norm,
+                      const Tensor& scalars, const AdamWOptions& options) override;
+  void schedule_free_step(const Tensor& y, const Tensor& z, const Tensor& v, const Tensor& g,
+                          const Tensor& norm, const Tensor& scalars,
+                          const ScheduleFreeOptions& options) override;
+
+  // optim_sums.cu
+  void prodigy_moments(const Tensor& sums, const Tensor& p, const ProdigyState& state,
+                       const Tensor& g, const Tensor& norm, const Tensor& scalars,
+                       const ProdigyOptions& options) override;
+  void prodigy_step(const Tensor& p, const ProdigyState& state, const Tensor& scalars,
+                    const ProdigyOptions& options) override;
+  void adafactor_step(const Tensor& p, const Tensor& row, const Tensor& column, const Tensor& g,
+                      const Tensor& norm, const Tensor& scalars,
+                      const AdafactorOptions& options) override;
 
   Context& context() { return context_; }
 

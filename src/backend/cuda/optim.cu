@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The update of flat parameter buffers. What changes from step to step is read from device memory,
-// so that a captured step can be replayed.
+// The norm of the gradients, and the updates that go element by element.
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/reduce.cuh"
-#include "backend/cuda/rows.cuh"
+#include "backend/cuda/update.cuh"
 #include "ops/checks.h"
 
 namespace fluxlora::cuda {
@@ -46,53 +45,137 @@ __global__ void __launch_bounds__(1024)
   if (threadIdx.x == 0) *norm = static_cast<float>(sqrt(sum[0]));
 }
 
-struct Update {
-  float *p, *m, *v;
-  const float *g, *norm, *scalars;
-  int64_t count;
+struct AdamW {
   double weight_decay;
-  float max_norm, rest1, beta2, rest2, eps;
+  float rest1, beta2, rest2, eps;
+
+  struct Numbers {
+    float decay, step, root2;
+  };
+  __device__ Numbers numbers(const float* scalars) const {
+    const double lr = static_cast<double>(scalars[0]);
+    return {static_cast<float>(1 - lr * weight_decay),
+            static_cast<float>(lr / static_cast<double>(scalars[1])), sqrtf(scalars[2])};
+  }
+  __device__ void operator()(float (&x)[3], float g, const Numbers& n) const {
+    auto& [p, m, v] = x;
+    m += rest1 * (g - m);
+    v = beta2 * v + rest2 * g * g;
+    p = p * n.decay - n.step * m / (sqrtf(v) / n.root2 + eps);
+  }
 };
 
-/// What a step's scalars make of an update.
-struct Factors {
-  float clip, decay, step, root2;
+struct Lion {
+  double weight_decay;
+  float beta1, rest1, beta2, rest2;
+
+  struct Numbers {
+    float decay, step;
+  };
+  __device__ Numbers numbers(const float* scalars) const {
+    return {static_cast<float>(1 - static_cast<double>(scalars[0]) * weight_decay), scalars[0]};
+  }
+  __device__ void operator()(float (&x)[2], float g, const Numbers& n) const {
+    auto& [p, m] = x;
+    const float way = beta1 * m + rest1 * g;
+    p = p * n.decay - n.step * static_cast<float>((way > 0) - (way < 0));
+    m = beta2 * m + rest2 * g;
+  }
 };
 
-__device__ Factors factors_of(const Update& u) {
-  const double lr = static_cast<double>(u.scalars[0]);
-  const float length = u.norm[0];
-  return {u.max_norm > 0 && length > u.max_norm ? u.max_norm / length : 1.0f,
-          static_cast<float>(1 - lr * u.weight_decay),
-          static_cast<float>(lr / static_cast<double>(u.scalars[1])), sqrtf(u.scalars[2])};
+struct ScheduleFree {
+  double beta1;
+  float beta2, rest2, eps, decay;
+
+  struct Numbers {
+    float share, y_step, z_step, root2;
+  };
+  __device__ Numbers numbers(const float* scalars) const {
+    const double lr = static_cast<double>(scalars[0]), c = static_cast<double>(scalars[1]);
+    return {scalars[1], static_cast<float>(lr * (1 - beta1 * (1 - c))), scalars[0],
+            sqrtf(scalars[2])};
+  }
+  __device__ void operator()(float (&x)[3], float g, const Numbers& n) const {
+    auto& [y, z, v] = x;
+    v = beta2 * v + rest2 * g * g;
+    const float d = g / (sqrtf(v) / n.root2 + eps) + decay * y;
+    y += n.share * (z - y) - n.y_step * d;
+    z -= n.z_step * d;
+  }
+};
+
+/// Moments in 8 bit: one block of threads for one block of numbers.
+struct Coded {
+  float* p;
+  const float *g, *norm, *scalars, *meanings;
+  uint8_t *m, *v;
+  float *m_scale, *v_scale;
+  int64_t count;
+  AdamW rule;
+  float beta1, max_norm;
+};
+
+/// The first code whose middle to the next isn't below x.
+__device__ uint8_t nearest_code(const float* meaning, float x) {
+  int first = 0, last = 255;
+  while (first < last) {
+    const int half = (first + last) / 2;
+    if ((meaning[half] + meaning[half + 1]) / 2 < x)
+      first = half + 1;
+    else
+      last = half;
+  }
+  return static_cast<uint8_t>(first);
 }
 
-template <int W>
-__global__ void __launch_bounds__(kThreads) adamw_kernel(Update u) {
-  __shared__ Factors shared;
-  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * W;
-  const bool inside = at < u.count;
-  float p[W], m[W], v[W], g[W];
-  if (inside) {  // on their way while the factors are made
-    load<W>(g, u.g + at);
-    load<W>(m, u.m + at);
-    load<W>(v, u.v + at);
-    load<W>(p, u.p + at);
-  }
-  if (threadIdx.x == 0) shared = factors_of(u);
-  __syncthreads();
-  if (!inside) return;
-  const Factors f = shared;
+/// The largest of a number of each thread; all threads must call it.
+__device__ float block_largest(float x) {
+  __shared__ float largest[kMomentBlock / kWarp];
 #pragma unroll
-  for (int i = 0; i < W; ++i) {
-    const float grad = g[i] * f.clip;
-    m[i] += u.rest1 * (grad - m[i]);
-    v[i] = u.beta2 * v[i] + u.rest2 * grad * grad;
-    p[i] = p[i] * f.decay - f.step * m[i] / (sqrtf(v[i]) / f.root2 + u.eps);
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    x = fmaxf(x, __shfl_xor_sync(kFullWarp, x, distance));
+  __syncthreads();  // the numbers of the call before have been read
+  if (threadIdx.x % kWarp == 0) largest[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  x = largest[0];
+  for (int w = 1; w < kMomentBlock / kWarp; ++w) x = fmaxf(x, largest[w]);
+  return x;
+}
+
+__global__ void __launch_bounds__(kMomentBlock) adamw8bit_kernel(Coded u) {
+  __shared__ float meanings[2 * 256];
+  meanings[threadIdx.x] = u.meanings[threadIdx.x];
+  meanings[256 + threadIdx.x] = u.meanings[256 + threadIdx.x];
+  __syncthreads();
+  const int64_t block = blockIdx.x, at = block * kMomentBlock + threadIdx.x;
+  const bool inside = at < u.count;
+  float m = 0, v = 0;
+  if (inside) {
+    const float length = u.norm[0];
+    const float clip = u.max_norm > 0 && length > u.max_norm ? u.max_norm / length : 1.0f;
+    const AdamW::Numbers n = u.rule.numbers(u.scalars);
+    const float grad = u.g[at] * clip;
+    m = u.beta1 * (meanings[u.m[at]] * u.m_scale[block]) + u.rule.rest1 * grad;
+    v = u.rule.beta2 * (meanings[256 + u.v[at]] * u.v_scale[block]) + u.rule.rest2 * grad * grad;
+    u.p[at] = u.p[at] * n.decay - n.step * m / (sqrtf(v) / n.root2 + u.rule.eps);
   }
-  store<W>(u.p + at, p);
-  store<W>(u.m + at, m);
-  store<W>(u.v + at, v);
+  const float m_largest = block_largest(fabsf(m)), v_largest = block_largest(v);
+  if (inside) {
+    u.m[at] = nearest_code(meanings, m_largest > 0 ? m * (1 / m_largest) : 0);
+    u.v[at] = nearest_code(meanings + 256, v_largest > 0 ? v * (1 / v_largest) : 0);
+  }
+  if (threadIdx.x == 0) {  // every thread has read the old ones before block_largest()
+    u.m_scale[block] = m_largest;
+    u.v_scale[block] = v_largest;
+  }
+}
+
+AdamW adamw_rule(const AdamWOptions& options) {
+  return {.weight_decay = options.weight_decay,
+          .rest1 = static_cast<float>(1 - options.beta1),
+          .beta2 = static_cast<float>(options.beta2),
+          .rest2 = static_cast<float>(1 - options.beta2),
+          .eps = static_cast<float>(options.eps)};
 }
 
 bool aligned(const Tensor& x) {
@@ -121,29 +204,55 @@ void CudaOps::global_norm(const Tensor& norm, const Tensor& g) {
 
 void CudaOps::adamw_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g,
                          const Tensor& norm, const Tensor& scalars, const AdamWOptions& options) {
-  checks::adamw_step(p, m, v, g, norm, scalars);
+  checks::update("adamw_step", {p, m, v, g}, norm, scalars, 3);
+  update<3>(stream(), {p, m, v}, g, norm, scalars, options.max_norm, adamw_rule(options));
+}
+
+void CudaOps::lion_step(const Tensor& p, const Tensor& m, const Tensor& g, const Tensor& norm,
+                        const Tensor& scalars, const LionOptions& options) {
+  checks::update("lion_step", {p, m, g}, norm, scalars, 1);
+  const Lion f{.weight_decay = options.weight_decay,
+               .beta1 = static_cast<float>(options.beta1),
+               .rest1 = static_cast<float>(1 - options.beta1),
+               .beta2 = static_cast<float>(options.beta2),
+               .rest2 = static_cast<float>(1 - options.beta2)};
+  update<2>(stream(), {p, m}, g, norm, scalars, options.max_norm, f);
+}
+
+void CudaOps::adamw8bit_step(const Tensor& p, const Moments8& moments, const Tensor& g,
+                             const Tensor& norm, const Tensor& scalars,
+                             const AdamWOptions& options) {
+  checks::adamw8bit_step(p, moments, g, norm, scalars);
   CHECK(p.dtype() == DType::f32 && norm.dtype() == DType::f32 && scalars.dtype() == DType::f32,
-        "adamw_step: " + p.describe());
+        "adamw8bit_step: " + p.describe());
   if (p.size() == 0) return;
-  const Update u{.p = p.as<float>(),
-                 .m = m.as<float>(),
-                 .v = v.as<float>(),
-                 .g = g.as<const float>(),
-                 .norm = norm.as<const float>(),
-                 .scalars = scalars.as<const float>(),
-                 .count = p.size(),
-                 .weight_decay = options.weight_decay,
-                 .max_norm = static_cast<float>(options.max_norm),
-                 .rest1 = static_cast<float>(1 - options.beta1),
-                 .beta2 = static_cast<float>(options.beta2),
-                 .rest2 = static_cast<float>(1 - options.beta2),
-                 .eps = static_cast<float>(options.eps)};
-  const bool packed = p.size() % kPack == 0 && aligned(p) && aligned(m) && aligned(v) && aligned(g);
-  if (packed)
-    adamw_kernel<kPack><<<blocks_for(p.size(), kThreads * kPack), kThreads, 0, stream()>>>(u);
-  else
-    adamw_kernel<1><<<blocks_for(p.size(), kThreads), kThreads, 0, stream()>>>(u);
+  const Coded u{.p = p.as<float>(),
+                .g = g.as<const float>(),
+                .norm = norm.as<const float>(),
+                .scalars = scalars.as<const float>(),
+                .meanings = moments.codes.as<const float>(),
+                .m = moments.m.as<uint8_t>(),
+                .v = moments.v.as<uint8_t>(),
+                .m_scale = moments.m_scale.as<float>(),
+                .v_scale = moments.v_scale.as<float>(),
+                .count = p.size(),
+                .rule = adamw_rule(options),
+                .beta1 = static_cast<float>(options.beta1),
+                .max_norm = static_cast<float>(options.max_norm)};
+  adamw8bit_kernel<<<blocks_for(p.size(), kMomentBlock), kMomentBlock, 0, stream()>>>(u);
   CUDA_CHECK_LAUNCH();
+}
+
+void CudaOps::schedule_free_step(const Tensor& y, const Tensor& z, const Tensor& v, const Tensor& g,
+                                 const Tensor& norm, const Tensor& scalars,
+                                 const ScheduleFreeOptions& options) {
+  checks::update("schedule_free_step", {y, z, v, g}, norm, scalars, 3);
+  const ScheduleFree f{.beta1 = options.beta1,
+                       .beta2 = static_cast<float>(options.beta2),
+                       .rest2 = static_cast<float>(1 - options.beta2),
+                       .eps = static_cast<float>(options.eps),
+                       .decay = static_cast<float>(options.weight_decay)};
+  update<3>(stream(), {y, z, v}, g, norm, scalars, options.max_norm, f);
 }
 
 }  // namespace fluxlora::cuda
