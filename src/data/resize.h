@@ -17,6 +17,11 @@ struct Size {
   auto operator<=>(const Size&) const = default;
 };
 
+/// A point of an upright picture, in pixels from its top left corner.
+struct Point {
+  double x = 0, y = 0;
+};
+
 /// A rectangle of an upright picture, in pixels.
 struct Box {
   int x = 0, y = 0, width = 0, height = 0;

@@ -4,18 +4,16 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/error.h"
+#include "data/glance.h"
+#include "ops/device.h"
+#include "prepare/saliency.h"
 
 namespace fluxlora {
-
-struct SubjectFinder::Models {};
 
 std::string_view word_for(FoundBy found_by) {
   switch (found_by) {
     case FoundBy::you:
       return "you";
-    case FoundBy::face:
-      return "face";
     case FoundBy::saliency:
       return "saliency";
     case FoundBy::attention:
@@ -39,14 +37,56 @@ Box centred_on(Box box, Point point, const Picture& picture) {
   return box;
 }
 
+/// Pixels of the longer side of what libvips looks at.
+constexpr int kGlance = 160;
+
+Size attention_size(Size size) {
+  const double scale = double(kGlance) / std::max(size.width, size.height);
+  const auto side = [&](int length) {
+    return std::max(1, static_cast<int>(std::lround(length * scale)));
+  };
+  return {side(size.width), side(size.height)};
+}
+
+/// Where the middle of `box` should be; only the side along which it can be moved counts.
+std::optional<Point> by_saliency(SaliencyNetwork& network, const Picture& picture, const Box& box) {
+  const Size size{picture.width, picture.height};
+  const SaliencyMap map = network.look(thumbnail(picture, SaliencyNetwork::glance_size(size)));
+  const bool across = box.width < size.width;
+  const double cell = across ? double(size.width) / map.width : double(size.height) / map.height;
+  const auto middle = salient_middle(map, across, (across ? box.width : box.height) / cell);
+  if (!middle) return std::nullopt;
+  return Point{*middle * cell, *middle * cell};
+}
+
+std::optional<Point> by_attention(const Picture& picture) {
+  const Size size{picture.width, picture.height}, small = attention_size(size);
+  const auto point = attention_point(thumbnail(picture, small));
+  if (!point) return std::nullopt;
+  return Point{point->x * size.width / small.width, point->y * size.height / small.height};
+}
+
 }  // namespace
+
+struct SubjectFinder::Models {
+  std::unique_ptr<Device> device = open_device("cpu");
+  SaliencyNetwork saliency{*device};
+};
 
 SubjectFinder::SubjectFinder() : models_(std::make_unique<Models>()) {}
 SubjectFinder::~SubjectFinder() = default;
 
 SubjectCrop SubjectFinder::find(const Picture& picture, std::optional<Point> focus, Size aspect) {
-  const Box box = centre_box({picture.width, picture.height}, aspect);
+  const Size size{picture.width, picture.height};
+  const Box box = centre_box(size, aspect);
   if (focus) return {centred_on(box, *focus, picture), FoundBy::you};
+  if (Size{box.width, box.height} == size) return {box, FoundBy::centre};
+  if (const auto point = by_saliency(models_->saliency, picture, box)) {
+    return {centred_on(box, *point, picture), FoundBy::saliency};
+  }
+  if (const auto point = by_attention(picture)) {
+    return {centred_on(box, *point, picture), FoundBy::attention};
+  }
   return {box, FoundBy::centre};
 }
 

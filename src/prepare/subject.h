@@ -12,24 +12,19 @@
 namespace fluxlora {
 
 /// What told where the subject is, the most trusted first.
-enum class FoundBy { you, face, saliency, attention, centre };
+enum class FoundBy { you, saliency, attention, centre };
 
-/// "you", "face", "saliency", "attention", "centre".
+/// "you", "saliency", "attention", "centre".
 std::string_view word_for(FoundBy found_by);
-
-/// A point of an upright picture, in pixels from its top left corner.
-struct Point {
-  double x = 0, y = 0;
-};
 
 struct SubjectCrop {
   Box box;  ///< pixels of the picture
   FoundBy found_by = FoundBy::centre;
 };
 
-/// Finds subjects offline: by the point that a person gave, else by faces, else by a small network
-/// of our own, else by libvips' attention, else in the centre (docs/crop.md). Loads its models once
-/// (some ten milliseconds). For one thread at a time: have one for each thread.
+/// Finds subjects offline: by the point that a person gave, else by a small network of our own,
+/// else by libvips' attention, else in the centre (docs/crop.md). Loads its network once (some ten
+/// milliseconds), and runs it on the CPU. For one thread at a time: have one for each thread.
 class SubjectFinder {
  public:
   SubjectFinder();
@@ -38,8 +33,8 @@ class SubjectFinder {
   SubjectFinder& operator=(const SubjectFinder&) = delete;
 
   /// The largest box with the proportions of `aspect` that lies in the picture, moved so that the
-  /// subject is in it, in its middle where the picture's edges allow. Faces that fit stay whole.
-  /// `focus` is limited to the picture. The same picture gives the same box.
+  /// subject is in it, in its middle where the picture's edges allow. `focus` is limited to the
+  /// picture. The same picture gives the same box.
   SubjectCrop find(const Picture& picture, std::optional<Point> focus = {}, Size aspect = {1, 1});
 
  private:
