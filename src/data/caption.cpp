@@ -116,4 +116,44 @@ std::string put_trigger(std::string_view caption, std::string_view trigger) {
   return fmt::format("{}, {}", trigger, text);
 }
 
+namespace {
+
+/// Bytes at the start of `text` that are the whole word `sought` (in lower case); 0 if it is not
+/// there.
+size_t leading_word(std::string_view text, const std::vector<gunichar>& sought) {
+  for (size_t end = 0; end < text.size();) {
+    next_char(text, end);
+    const std::vector<gunichar> lower = lower_chars(text.substr(0, end));
+    if (lower.size() > sought.size()) return 0;
+    if (lower != sought) continue;
+    size_t next = end;
+    return end == text.size() || !in_word(next_char(text, next)) ? end : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string without_trigger(std::string_view caption, std::string_view trigger,
+                            std::string_view word) {
+  const std::vector<gunichar> sought = lower_chars(trigger);
+  std::string text;
+  bool starts = true;
+  for (size_t at = 0; at < caption.size();) {
+    if (const size_t bytes =
+            starts && !sought.empty() ? leading_word(caption.substr(at), sought) : 0) {
+      text += word;
+      at += bytes;
+      continue;
+    }
+    const size_t first = at;
+    starts = !in_word(next_char(caption, at));
+    text += caption.substr(first, at - first);
+  }
+  text = collapse_spaces(text);
+  if (!word.empty()) return text;
+  const size_t begin = text.find_first_not_of(", "), end = text.find_last_not_of(", ");
+  return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
+}
+
 }  // namespace fluxlora

@@ -30,4 +30,9 @@ bool contains_word(std::string_view text, std::string_view word);
 /// empty caption. An empty trigger (regularisation) removes "[trigger]" and adds nothing.
 std::string put_trigger(std::string_view caption, std::string_view trigger);
 
+/// The caption with every whole-word trigger replaced by `word`; with an empty word it is left out,
+/// with a comma that would stand alone.
+std::string without_trigger(std::string_view caption, std::string_view trigger,
+                            std::string_view word);
+
 }  // namespace fluxlora

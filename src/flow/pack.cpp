@@ -69,4 +69,12 @@ void channels_first(const Tensor& first, const Tensor& last) {
   gather(first, last, [&](int64_t i) { return (i / (C * P) * P + i % P) * C + i / P % C; });
 }
 
+void shift_channels(const Tensor& packed, const Tensor& shifts) {
+  CHECK(packed.contiguous() && packed.dim(-1) == 4 * shifts.size(),
+        "shift_channels: " + packed.describe());
+  auto* const values = packed.as<float>();
+  const auto* const shift = shifts.as<const float>();
+  for (int64_t i = 0; i < packed.size(); ++i) values[i] += shift[i / 4 % shifts.size()];
+}
+
 }  // namespace fluxlora::flow

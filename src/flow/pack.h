@@ -18,4 +18,7 @@ void unpack(const Tensor& latents, const Tensor& packed);
 void channels_last(const Tensor& last, const Tensor& first);
 void channels_first(const Tensor& first, const Tensor& last);
 
+/// Adds shifts (C) to the channels of packed (B, N, 4C) f32.
+void shift_channels(const Tensor& packed, const Tensor& shifts);
+
 }  // namespace fluxlora::flow

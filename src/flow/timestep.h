@@ -9,14 +9,14 @@
 
 namespace fluxlora::flow {
 
+/// Formulas, and whose names these are: docs/training.md.
 struct TimestepOptions {
-  /// "uniform": t = u. "sigmoid": t = σ(scale n). "logit_normal": t = σ(mean + std n). "shift":
-  /// sigmoid, then shifted by `shift`. "flux_shift": sigmoid, then shifted by e^μ of the picture's
-  /// token count.
   std::string sampling = "sigmoid";
-  double sigmoid_scale = 1.0;
-  double logit_mean = 0.0, logit_std = 1.0;
-  double shift = 3.1582;
+  double sigmoid_scale = 1.0;                ///< of sigmoid, shift, flux_shift
+  double logit_mean = 0.0, logit_std = 1.0;  ///< of logit_normal
+  double shift = 3.1582;                     ///< of shift, sigma
+  double mode_scale = 1.29;                  ///< of mode
+  std::string weighting = "none";            ///< of the loss: none, sigma_sqrt, cosmap, bell
 };
 
 /// Throws Error (bad_input) for an unknown name or a value that makes no sense.
@@ -24,6 +24,9 @@ void check(const TimestepOptions& options);
 
 /// One flow time in (0, 1) for a picture of `tokens` image tokens.
 double draw_timestep(const TimestepOptions& options, Philox& random, int64_t tokens);
+
+/// What the loss at flow time t counts, by `options.weighting`.
+double time_weight(const TimestepOptions& options, double t);
 
 /// F t / (1 + (F - 1) t).
 double shift_time(double t, double factor);

@@ -35,12 +35,16 @@ class Jsonl : public Sink {
   }
 
   void on_step(const StepEvent& event) override {
-    write({{"step", event.step},
-           {"loss", event.loss},
-           {"lr", event.learning_rate},
-           {"grad_norm", event.grad_norm},
-           {"seconds", event.seconds},
-           {"timesteps", event.timesteps}});
+    Json line{{"step", event.step},
+              {"loss", event.loss},
+              {"lr", event.learning_rate},
+              {"grad_norm", event.grad_norm},
+              {"param_norm", event.param_norm},
+              {"seconds", event.seconds},
+              {"timesteps", event.timesteps}};
+    if (event.preserved) line["preservation_loss"] = *event.preserved;
+    if (event.noise_scale) line["noise_scale"] = *event.noise_scale;
+    write(line);
   }
 
   void on_validation(const ValidationEvent& event) override {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // metrics.jsonl: one JSON object a line, for programs.
 //
-//   {"step":12,"loss":0.41,"lr":0.0001,"grad_norm":0.02,"seconds":0.31,"timesteps":[0.62]}
+//   {"step":12,"loss":0.41,"lr":0.0001,"grad_norm":0.02,"param_norm":9.1,"seconds":0.31,
+//    "timesteps":[0.62]}
 //   {"step":250,"val_loss":0.39}
 //
 // Numbers are written with the digits that give the same double back; one that is not finite is

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,11 @@ struct StepEvent {
   int64_t step = 0;   ///< steps done, from 1
   int64_t steps = 0;  ///< steps in all
   double loss = 0, learning_rate = 0, grad_norm = 0;
-  double seconds = 0;             ///< wall time of this step
-  std::vector<double> timesteps;  ///< flow times of its pictures
+  double seconds = 0;                 ///< wall time of this step
+  std::vector<double> timesteps;      ///< flow times of its pictures
+  double param_norm = 0;              ///< of the parameters before the step
+  std::optional<double> preserved;    ///< loss of train.preservation
+  std::optional<double> noise_scale;  ///< pictures (train.gradient_noise)
 };
 
 struct ValidationEvent {

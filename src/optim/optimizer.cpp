@@ -46,7 +46,9 @@ std::unique_ptr<Optimizer> make_optimizer(Device& device, const Options& options
   Options filled = options;
   fill_in(filled);
   auto optimizer = kind_of(filled).make(device, filled, parts, dtype);
-  if (filled.ema > 0) return make_ema(device, std::move(optimizer), filled.ema, parts, dtype);
+  if (filled.ema > 0) optimizer = make_ema(device, std::move(optimizer), filled.ema, parts, dtype);
+  if (filled.measure_noise)
+    optimizer = make_noise_meter(device, std::move(optimizer), parts, dtype);
   return optimizer;
 }
 

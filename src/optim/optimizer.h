@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct Options {
   bool bias_correction = true;   ///< Prodigy: Adam's
   bool safeguard_warmup = true;  ///< Prodigy: a warm-up's small rates do not spoil the guess
   double ema = 0;                ///< memory of the mean of the parameters; 0: none is kept
+  bool measure_noise = false;    ///< of the gradients
 };
 
 /// A matrix (rows, columns) of the flat parameters. Parts are in order; parameters between them
@@ -53,6 +55,9 @@ class Optimizer {
   virtual bool averages() const { return false; }
   /// Overwrites the parameters with that mean. The caller keeps them for the next step.
   virtual void average(const Tensor& params) { (void)params; }
+  /// How noisy the gradients of late were: the trace of their covariance over |their mean|²;
+  /// nothing where it is not measured, or not known yet.
+  virtual std::optional<double> noise() const { return std::nullopt; }
 };
 
 /// Sets what `options` leave to the optimizer. Throws Error (bad_input) for an unknown name and for

@@ -37,4 +37,8 @@ std::unique_ptr<Optimizer> make_adafactor(Device& device, const Options& options
 std::unique_ptr<Optimizer> make_ema(Device& device, std::unique_ptr<Optimizer> inner, double decay,
                                     const std::vector<Part>& parts, DType dtype);
 
+/// `inner`, whose noise() is measured: a mean of the gradients is kept beside it.
+std::unique_ptr<Optimizer> make_noise_meter(Device& device, std::unique_ptr<Optimizer> inner,
+                                            const std::vector<Part>& parts, DType dtype);
+
 }  // namespace fluxlora::optim

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "data/cache.h"
+#include "data/caption.h"
 #include "flow/pack.h"
 #include "model/precision.h"
 #include "model/vae/vae.h"
@@ -83,6 +84,18 @@ std::vector<Latents> encode_latents(Device& device, const ModelFiles& model, con
   return all;
 }
 
+/// The captions whose pictures should stay the base model's, by example.
+std::vector<std::string> preserved_captions(const Dataset& dataset, const RunOptions& options) {
+  std::vector<std::string> captions;
+  if (options.train.preservation == 0) return captions;
+  for (const Example& example : dataset.examples) {
+    const auto& own = options.dataset.folders[static_cast<size_t>(example.folder)].trigger;
+    captions.push_back(without_trigger(example.caption, own ? *own : options.subject.trigger,
+                                       options.train.preservation_class));
+  }
+  return captions;
+}
+
 }  // namespace
 
 Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
@@ -93,6 +106,8 @@ Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
 
   std::vector<std::string> prompts;
   for (const Example& example : dataset.examples) prompts.push_back(example.caption);
+  const std::vector<std::string> preserved = preserved_captions(dataset, options);
+  prompts.insert(prompts.end(), preserved.begin(), preserved.end());
   if (options.train.caption_dropout > 0) prompts.emplace_back();
   const bool samples = options.sample.every > 0;
   if (samples)
@@ -107,6 +122,8 @@ Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
 
   for (const Example& example : dataset.examples)
     encoded.prompts.push_back(&encoded.book.at(example.caption));
+  for (const std::string& caption : preserved)
+    encoded.preserved.push_back(&encoded.book.at(caption));
   if (options.train.caption_dropout > 0) encoded.no_prompt = &encoded.book.at("");
   if (samples)
     for (const std::string& prompt : options.sample.prompts)

@@ -36,6 +36,9 @@ struct TrainOptions {
   double guidance = 1.0;  ///< fed to the model while training
   double caption_dropout = 0.05;
   flow::TimestepOptions timestep;
+  double noise_offset = 0;         ///< of a normal number added to each channel's noise
+  double preservation = 0;         ///< weight of staying the base without the trigger word; 0: none
+  std::string preservation_class;  ///< stands in place of the trigger word there
   optim::Options optimizer;
   optim::ScheduleOptions schedule;
   double b_ratio = 1;              ///< of the learning rate, for every B (LoRA+)

@@ -20,7 +20,8 @@ constexpr int64_t kPatchPixels = 4;  // latents of a token, a channel
 
 /// Standard normal numbers (1, C, h, w), drawn channel by channel, then packed: (1, N, 4C).
 /// `scratch` holds two such tensors.
-void draw_packed(const Tensor& packed, const Tensor& scratch, Philox random, const Latents& shape) {
+void draw_packed(const Tensor& packed, const Tensor& scratch, Philox& random,
+                 const Latents& shape) {
   const int64_t C = packed.dim(-1) / 4;
   const Tensor first = scratch.slice(0, 0, packed.size()).reshaped({1, C, shape.h, shape.w});
   const Tensor last =
@@ -31,6 +32,14 @@ void draw_packed(const Tensor& packed, const Tensor& scratch, Philox random, con
   flow::pack(packed, last);
 }
 
+/// Adds offset times a normal number to each channel of the picture.
+void add_offset(const Tensor& packed, double offset, Philox& random) {
+  const HostTensor shifts(DType::f32, {packed.dim(-1) / 4});
+  std::generate_n(shifts.view.as<float>(), shifts.view.size(),
+                  [&] { return static_cast<float>(offset * random.normal()); });
+  flow::shift_channels(packed, shifts.view);
+}
+
 }  // namespace
 
 /// Memory for micro-batches of one shape.
@@ -39,9 +48,10 @@ struct Stepper::Batch {
   int64_t B, N, C;  // C of a packed token
   flux::Workspace workspace;
   Arena arena;
-  Tensor x0, noise;  // (B, N, C)
-  Tensor weight;     // (B): share of each picture in the loss
-  Tensor mask;       // (B, N, 4); empty when no picture has one
+  Tensor x0, noise;            // (B, N, C)
+  Tensor weight;               // (B): share of each picture in the loss
+  Tensor preservation_weight;  // (B): the same times train.preservation
+  Tensor mask;                 // (B, N, 4); empty when no picture has one
   HostTensor host_x0, host_noise, host_mask, scratch;
   HostTensor t, host_weight;  // (B)
 
@@ -68,6 +78,7 @@ struct Stepper::Batch {
     noise = a.take("training batch", DType::f32, {B, N, C});
     weight = a.take("training batch", DType::f32, {B});
     if (host_mask.view) mask = a.take("training batch", DType::f32, {B, N, kPatchPixels});
+    preservation_weight = a.take("training batch", DType::f32, {B});
   }
 };
 
@@ -89,12 +100,14 @@ Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
         model.sizes(shape.count, options.model.text_tokens, latents.h / 2, latents.w / 2);
     batches_.push_back(std::make_unique<Batch>(model, shape, z, masked));
   }
-  const int64_t losses = options.train.accumulation * options.train.batch_size;
-  results_memory_ = model.device().allocate((losses + 1) * static_cast<int64_t>(sizeof(float)));
-  results_ = Tensor(DType::f32, {losses + 1}, results_memory_.data());
-  losses_ =
-      results_.slice(0, 0, losses).reshaped({options.train.accumulation, options.train.batch_size});
-  norm_ = results_.slice(0, losses, 1);
+  const int64_t A = options.train.accumulation, B = options.train.batch_size, losses = A * B;
+  results_memory_ =
+      model_.device().allocate((2 * losses + 2) * static_cast<int64_t>(sizeof(float)));
+  results_ = Tensor(DType::f32, {2 * losses + 2}, results_memory_.data());
+  losses_ = results_.slice(0, 0, losses).reshaped({A, B});
+  preserved_ = results_.slice(0, losses, losses).reshaped({A, B});
+  norm_ = results_.slice(0, 2 * losses, 1);
+  param_norm_ = results_.slice(0, 2 * losses + 1, 1);
   warm_up();
 }
 
@@ -138,7 +151,10 @@ void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step
   const Latents& latents = encoded_.latents[static_cast<size_t>(pick.example)];
   const Tensor scratch = batch.scratch.view.item(b);
   const Tensor x0 = row(batch.host_x0);  // (1, N, C)
-  draw_packed(row(batch.host_noise), scratch, random(Draw::noise), latents);
+  Philox noise = random(Draw::noise);
+  draw_packed(row(batch.host_noise), scratch, noise, latents);
+  if (options_.train.noise_offset > 0)
+    add_offset(row(batch.host_noise), options_.train.noise_offset, noise);
   std::copy_n(latents.tokens.view.as<const float>(), x0.size(), x0.as<float>());
 
   if (batch.mask) {
@@ -151,11 +167,12 @@ void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step
   }
 
   Philox time = random(Draw::timestep);
-  batch.t.view.as<float>()[b] =
-      static_cast<float>(flow::draw_timestep(options_.train.timestep, time, batch.N));
+  const double t = flow::draw_timestep(options_.train.timestep, time, batch.N);
+  batch.t.view.as<float>()[b] = static_cast<float>(t);
+  const double weight = examples_[static_cast<size_t>(pick.example)].weight *
+                        flow::time_weight(options_.train.timestep, t);
   const double share = static_cast<double>(batch.B * options_.train.accumulation);
-  batch.host_weight.view.as<float>()[b] =
-      static_cast<float>(examples_[static_cast<size_t>(pick.example)].weight / share);
+  batch.host_weight.view.as<float>()[b] = static_cast<float>(weight / share);
 }
 
 void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, int64_t micro_step) {
@@ -170,6 +187,8 @@ void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, i
   device.upload(batch.noise, batch.host_noise.view.data());
   device.upload(batch.weight, batch.host_weight.view.data());
   if (batch.mask) device.upload(batch.mask, batch.host_mask.view.data());
+  device.ops().fill(batch.preservation_weight, 0);
+  device.ops().add_scaled(batch.preservation_weight, batch.weight, options_.train.preservation);
   device.upload(in.t, batch.t.view.data());
   device.ops().fill(in.guidance, options_.train.guidance);
   for (int64_t b = 0; b < batch.B; ++b) {
@@ -177,9 +196,35 @@ void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, i
     const eval::PromptStates& prompt = pick.drop_caption
                                            ? *encoded_.no_prompt
                                            : *encoded_.prompts[static_cast<size_t>(pick.example)];
-    upload_as(device, in.txt.item(b), prompt.txt.view);
-    upload_as(device, in.pooled.item(b), prompt.pooled.view);
+    set_prompt(batch, b, prompt);
   }
+}
+
+void Stepper::set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prompt) {
+  const flux::Inputs& in = batch.workspace.inputs();
+  upload_as(model_.device(), in.txt.item(b), prompt.txt.view);
+  upload_as(model_.device(), in.pooled.item(b), prompt.pooled.view);
+}
+
+/// Differential preservation: with the captions that have no trigger word, the velocity should be
+/// the base model's at the same noisy pictures. x0 and noise of the batch are used up: the target
+/// noise - x0 becomes base - 0.
+void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, State& state,
+                       const Tensor& losses) {
+  Ops& op = model_.device().ops();
+  flux::Workspace& w = batch.workspace;
+  for (int64_t b = 0; b < batch.B; ++b)
+    set_prompt(batch, b,
+               *encoded_.preserved[static_cast<size_t>(picks[static_cast<size_t>(b)].example)]);
+  state.adapters.set_multiplier(0);
+  w.forward();
+  op.cast(batch.noise, w.prediction());
+  op.fill(batch.x0, 0);
+  state.adapters.set_multiplier(1);
+  w.forward();
+  op.flow_loss(losses, w.d_prediction(), w.prediction(), batch.x0, batch.noise,
+               batch.preservation_weight);
+  w.backward();
 }
 
 StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>>& micro_batches) {
@@ -197,6 +242,9 @@ StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>
     op.flow_loss(losses_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B), w.d_prediction(),
                  w.prediction(), batch.x0, batch.noise, batch.weight, batch.mask);
     w.backward();
+    if (options_.train.preservation > 0)
+      preserve(batch, micro_batches[m], state,
+               preserved_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B));
     const float* t = batch.t.view.as<const float>();
     result.timesteps.insert(result.timesteps.end(), t, t + batch.B);
     const float* share = batch.host_weight.view.as<const float>();
@@ -205,11 +253,21 @@ StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>
   }
   op.global_norm(norm_, state.adapters.grads());
 
+  op.global_norm(param_norm_, state.adapters.params());
+
   std::vector<float> host(static_cast<size_t>(results_.size()));
   device.download(host.data(), results_);
-  for (size_t i = 0; i < weights.size(); ++i)
-    if (weights[i] != 0) result.loss += static_cast<double>(weights[i]) * host[i];
-  result.grad_norm = host.back();
+  const auto mean = [&](const Tensor& losses) {
+    const float* const values = host.data() + (losses.as<float>() - results_.as<float>());
+    double sum = 0;
+    for (size_t i = 0; i < weights.size(); ++i)
+      if (weights[i] != 0) sum += static_cast<double>(weights[i]) * double{values[i]};
+    return sum;
+  };
+  result.loss = mean(losses_);
+  if (options_.train.preservation > 0) result.preserved = mean(preserved_);
+  result.param_norm = host.back();
+  result.grad_norm = host[host.size() - 2];
   return result;
 }
 
@@ -225,6 +283,8 @@ StepResult Stepper::run(State& state) {
       optim::learning_rate(options_.train.schedule, state.step, options_.train.steps);
   result.learning_rate = state.optimizer.step(state.adapters.params(), state.adapters.grads(),
                                               norm_, rate, state.step + 1);
+  if (const auto noise = state.optimizer.noise())
+    result.noise_scale = *noise * static_cast<double>(result.timesteps.size());
   state.adapters.refresh();
   ++state.step;
   return result;

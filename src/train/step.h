@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "data/loader.h"
@@ -15,10 +16,13 @@
 namespace fluxlora::train {
 
 struct StepResult {
-  double loss = 0;                ///< mean over micro-batches of the weighted mean over pictures
-  double grad_norm = 0;           ///< before clipping
-  double learning_rate = 0;       ///< that the optimizer made of the schedule's
-  std::vector<double> timesteps;  ///< flow time of every picture
+  double loss = 0;                  ///< mean over micro-batches of the weighted mean over pictures
+  double grad_norm = 0;             ///< before clipping
+  double param_norm = 0;            ///< of all parameters, before the update
+  std::optional<double> preserved;  ///< loss of train.preservation, without its weight
+  std::optional<double> noise_scale;  ///< pictures a step at which noise and gradient are equal
+  double learning_rate = 0;           ///< that the optimizer made of the schedule's
+  std::vector<double> timesteps;      ///< flow time of every picture
 };
 
 class Stepper {
@@ -45,6 +49,8 @@ class Stepper {
   Batch& batch_for(const std::vector<Pick>& picks);
   void fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, int64_t micro_step);
   void fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step, int64_t place);
+  void set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prompt);
+  void preserve(Batch& batch, const std::vector<Pick>& picks, State& state, const Tensor& losses);
   void warm_up();
 
   flux::Transformer& model_;
@@ -54,8 +60,9 @@ class Stepper {
   Loader loader_;
   std::vector<std::unique_ptr<Batch>> batches_;  // by shape
   Buffer results_memory_;
-  Tensor losses_, norm_;  // (accumulation, batch), (1)
-  Tensor results_;        // both, flat
+  Tensor losses_, preserved_;  // (accumulation, batch)
+  Tensor norm_, param_norm_;   // (1)
+  Tensor results_;             // all of them, flat
 };
 
 }  // namespace fluxlora::train

@@ -238,7 +238,8 @@ void Run::step() {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   tell(&monitor::Sink::on_step,
        monitor::StepEvent{state_->step, options_.train.steps, result.loss, result.learning_rate,
-                          result.grad_norm, seconds.count(), result.timesteps});
+                          result.grad_norm, seconds.count(), result.timesteps, result.param_norm,
+                          result.preserved, result.noise_scale});
 }
 
 void Run::save() {

@@ -15,6 +15,7 @@ import numpy as np
 import prodigyopt
 import schedulefree
 import torch
+from diffusers.optimization import get_polynomial_decay_schedule_with_warmup, get_scheduler
 from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 from transformers.optimization import Adafactor
@@ -100,8 +101,37 @@ def ends():
     }  # fmt: skip
 
 
+def rates(make, steps=100):
+    """The factors that a scheduler of PyTorch's makes of the rate, (steps)."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler, found = make(optimizer), []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return torch.tensor(found)
+
+
+def schedules():
+    """Of 100 steps, the first 10 of which rise."""
+    named = {
+        "constant": ("constant_with_warmup", {}),
+        "linear": ("linear", {}),
+        "cosine": ("cosine", {}),
+        "restarts": ("cosine_with_restarts", {"num_cycles": 3}),
+    }
+    found = {
+        f"rate.{ours}": rates(
+            lambda o: get_scheduler(theirs, o, num_warmup_steps=10, num_training_steps=100, **more))
+        for ours, (theirs, more) in named.items()
+    }  # fmt: skip
+    found["rate.polynomial"] = rates(lambda o: get_polynomial_decay_schedule_with_warmup(o, 10, 100, lr_end=0.0, power=3))
+    found["rate.one_cycle"] = rates(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, 100, pct_start=0.1))
+    return found
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent)
     torch.set_num_threads(1)
-    save_file(ends(), parser.parse_args().output / "optimizers.safetensors")
+    save_file(ends() | schedules(), parser.parse_args().output / "optimizers.safetensors")

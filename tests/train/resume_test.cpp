@@ -101,7 +101,10 @@ TEST(Resume, EveryOptimizerGivesTheSameBytes) {
       {"lion", [](TrainOptions& t) { t.rates = {"single_transformer_blocks.* = 0.5"}; }},
       {"prodigy", [](TrainOptions& t) { t.schedule.learning_rate = 1; }},
       {"schedule_free", [](TrainOptions& t) { t.schedule.warmup = 2; }},
-      {"adamw", [](TrainOptions& t) { t.optimizer.ema = 0.9; }}};
+      {"adamw", [](TrainOptions& t) {
+         t.optimizer.ema = 0.9;
+         t.optimizer.measure_noise = true;
+       }}};
   for (const Way& way : ways) {
     RunOptions options = small_options(folder.path(), way.name + "-whole");
     options.train.steps = 4;

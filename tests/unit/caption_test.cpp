@@ -100,4 +100,15 @@ TEST(PutTrigger, an_empty_trigger_takes_the_placeholder_away) {
 }
 
 }  // namespace
+TEST(WithoutTrigger, whole_words_of_any_case_are_replaced) {
+  EXPECT_EQ(without_trigger("zorb, a shape", "zorb", ""), "a shape");
+  EXPECT_EQ(without_trigger("a ZORB on a beach", "zorb", "robot"), "a robot on a beach");
+  EXPECT_EQ(without_trigger("zorb and (zorb)", "zorb", "robot"), "robot and (robot)");
+  EXPECT_EQ(without_trigger("a shape, zorb", "zorb", ""), "a shape");
+  EXPECT_EQ(without_trigger("zorbs, xzorb", "zorb", "robot"), "zorbs, xzorb");
+  EXPECT_EQ(without_trigger("my GROẞE Bär", "große bär", "dog"), "my dog");
+  EXPECT_EQ(without_trigger("zorb", "zorb", ""), "");
+  EXPECT_EQ(without_trigger("a shape", "", "robot"), "a shape");
+}
+
 }  // namespace fluxlora

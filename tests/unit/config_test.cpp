@@ -341,9 +341,13 @@ train::RunOptions unusual() {
   o.train.seed = (int64_t{1} << 62) + 1;
   o.train.guidance = 3.5;
   o.train.caption_dropout = 0.1 + 0.2;
-  o.train.timestep = {"logit_normal", 1.1, -0.25, 0.75, 2.5};
-  o.train.optimizer = {"lion", 0.85, 0.95, 1e-10, 1e-300, 0, true, 1e-5, 2, false, false, 0.5};
-  o.train.schedule = {5e-324, "cosine", 10};
+  o.train.timestep = {"logit_normal", 1.1, -0.25, 0.75, 2.5, 0.5, "bell"};
+  o.train.optimizer = {"lion", 0.85, 0.95,  1e-10, 1e-300, 0,   true,
+                       1e-5,   2,    false, false, 0.5,    true};
+  o.train.schedule = {5e-324, "cosine", 10, 3, 4};
+  o.train.noise_offset = 0.05;
+  o.train.preservation = 1;
+  o.train.preservation_class = "person";
   o.train.b_ratio = 16;
   o.train.rates = {"single_transformer_blocks.* = 0.5"};
   o.sample = {0, {"[trigger] 'x'", "", "''' \"\"\" \x7f"}, 5, 4, 1, 64, 96};

@@ -2,6 +2,7 @@
 // Packing, flow times, the sampler's schedule: against the golden values of the FLUX.1 definitions.
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -45,6 +46,18 @@ TEST(Pack, RoundTripOfOddShapes) {
   EXPECT_EQ(max_difference(back.view, last.view), 0);
 }
 
+TEST(Pack, ShiftsWholeChannels) {
+  HostTensor last(DType::f32, {2, 4, 6, 3}), packed(DType::f32, {2, 6, 12}),
+      shifts(DType::f32, {3});
+  for (int64_t i = 0; i < last.view.size(); ++i) last.view.as<float>()[i] = static_cast<float>(i);
+  for (int64_t c = 0; c < 3; ++c) shifts.view.as<float>()[c] = static_cast<float>(1000 * (c + 1));
+  pack(packed.view, last.view);
+  shift_channels(packed.view, shifts.view);
+  unpack(last.view, packed.view);
+  for (int64_t i = 0; i < last.view.size(); ++i)
+    EXPECT_EQ(last.view.as<float>()[i], static_cast<float>(i + 1000 * (i % 3 + 1)));
+}
+
 TEST(SamplingTimes, AreFluxPipelines) {
   const auto near = [](const std::vector<double>& found, const std::vector<double>& expected) {
     for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found.at(i), expected[i], 1e-6) << i;
@@ -85,12 +98,24 @@ TEST(Timesteps, HaveTheQuantilesOfTheirFormula) {
   TimestepOptions logit{.sampling = "logit_normal", .logit_mean = -0.4, .logit_std = 1.2};
   TimestepOptions shift{.sampling = "shift", .shift = 3.1582};
   TimestepOptions flux{.sampling = "flux_shift"};
+  const TimestepOptions mode{.sampling = "mode", .mode_scale = 1.29};
+  // diffusers' formula, which gives 1 - t.
+  const auto one_less = [](double u) {
+    return 1 - u - 1.29 * (std::pow(std::cos(std::numbers::pi * u / 2), 2) - 1 + u);
+  };
+  const auto cube = [](double u) { return u * u * u; };
   const double e115 = std::exp(1.15);
   for (const Case& c :
        {Case{uniform, 64, 0.5, 0.9}, Case{sig, 64, 0.5, sigmoid(0.5 * normal_90)},
         Case{logit, 64, sigmoid(-0.4), sigmoid(-0.4 + 1.2 * normal_90)},
         Case{shift, 64, shift_time(0.5, 3.1582), shift_time(sigmoid(normal_90), 3.1582)},
-        Case{flux, 4096, shift_time(0.5, e115), shift_time(sigmoid(normal_90), e115)}}) {
+        Case{flux, 4096, shift_time(0.5, e115), shift_time(sigmoid(normal_90), e115)},
+        Case{{.sampling = "linear"}, 64, 0.5, 0.9},
+        Case{{.sampling = "sigma", .shift = 3}, 64, shift_time(0.5, 3), shift_time(0.9, 3)},
+        Case{{.sampling = "linear_flux_shift"}, 4096, shift_time(0.5, e115), shift_time(0.9, e115)},
+        Case{{.sampling = "style"}, 64, cube(0.5), cube(0.9)},
+        Case{{.sampling = "content"}, 64, 1 - cube(0.5), 1 - cube(0.1)},
+        Case{mode, 64, 1 - one_less(0.5), 1 - one_less(0.9)}}) {
     const std::vector<double> t = draws(c.options, c.tokens);
     EXPECT_NEAR(t[10000], c.half, 0.012) << c.options.sampling;
     EXPECT_NEAR(t[18000], c.ninety, 0.012) << c.options.sampling;
@@ -104,6 +129,40 @@ TEST(Timesteps, ShiftOfTheResolution) {
   EXPECT_NEAR(std::log(resolution_shift(1024)), 0.63, 1e-12);
   EXPECT_NEAR(std::log(resolution_shift(2304)), 0.846667, 1e-6);
   EXPECT_NEAR(resolution_shift(4096), 3.1582, 1e-4);
+}
+
+// ai-toolkit draws 750 numbers 1 - L / (the largest L) and 250 on a line, and picks one of the
+// 1000.
+TEST(Timesteps, LognormBlendIsAMixture) {
+  std::vector<double> expected;
+  for (uint32_t run = 0; run < 40; ++run) {
+    Philox random(11, Draw::init, run);
+    std::vector<double> L;
+    for (int i = 0; i < 750; ++i) L.push_back(std::exp(0.333 * random.normal()));
+    const double largest = *std::max_element(L.begin(), L.end());
+    for (const double l : L) expected.push_back(1 - l / largest);
+    for (int i = 0; i < 250; ++i) expected.push_back((i + 0.5) / 250);
+  }
+  std::sort(expected.begin(), expected.end());
+  const std::vector<double> t = draws({.sampling = "lognorm_blend"}, 64);
+  // The largest of 750 has a spread of its own, which moves the lower half by 0.01 or so.
+  for (const double q : {0.1, 0.25, 0.5, 0.75, 0.9})
+    EXPECT_NEAR(t[static_cast<size_t>(q * 20000)], expected[static_cast<size_t>(q * 40000)], 0.03)
+        << q;
+}
+
+TEST(TimeWeights, AreTheirFormulas) {
+  EXPECT_EQ(time_weight({}, 0.3), 1);
+  EXPECT_NEAR(time_weight({.weighting = "sigma_sqrt"}, 0.25), 16, 1e-12);
+  EXPECT_NEAR(time_weight({.weighting = "cosmap"}, 0.5), 4 / std::numbers::pi, 1e-12);
+  EXPECT_NEAR(time_weight({.weighting = "cosmap"}, 0), 2 / std::numbers::pi, 1e-12);
+  EXPECT_NEAR(time_weight({.weighting = "bell"}, 0), 0, 1e-12);
+  // cosmap and bell have mean 1.
+  for (const char* name : {"cosmap", "bell"}) {
+    double sum = 0;
+    for (int i = 0; i < 10000; ++i) sum += time_weight({.weighting = name}, (i + 0.5) / 10000);
+    EXPECT_NEAR(sum / 10000, 1, 1e-6) << name;
+  }
 }
 
 TEST(Timesteps, UnknownNameIsAnError) {

@@ -31,6 +31,7 @@ StepEvent step_event(int64_t step, double loss = 0.5) {
   event.grad_norm = 0.25;
   event.seconds = 2;
   event.timesteps = {0.125, 0.75};
+  event.param_norm = 8;
   return event;
 }
 
@@ -48,7 +49,8 @@ TEST_F(MetricsFile, HasOneLineAStepAndOneAValidation) {
   const auto sink = make_jsonl(file_);
   sink->on_step(step_event(1));
   EXPECT_EQ(text(),
-            "{\"step\":1,\"loss\":0.5,\"lr\":0.0001,\"grad_norm\":0.25,\"seconds\":2.0,"
+            "{\"step\":1,\"loss\":0.5,\"lr\":0.0001,\"grad_norm\":0.25,\"param_norm\":8.0,"
+            "\"seconds\":2.0,"
             "\"timesteps\":[0.125,0.75]}\n")
       << "flushed at once";
   sink->on_validation({1, 0.375});

@@ -9,6 +9,7 @@
 
 #include "ops/device.h"
 #include "optim/optimizer.h"
+#include "optim/schedule.h"
 #include "tensor/safetensors.h"
 #include "unit/expect_error.h"
 
@@ -158,6 +159,39 @@ TEST_F(Optimizers, ProdigyRefusesGroups) {
   const auto device = open_device("cpu");
   EXPECT_ERROR(make_optimizer(*device, options("prodigy"), parts, DType::f32), bad_input,
                "train.rates", "one rate");
+}
+
+/// diffusers' warm-up begins at 0, this one a step further; the rest is the same.
+TEST_F(Optimizers, SchedulesAreDiffusersAndPyTorchs) {
+  for (const char* name : {"constant", "linear", "cosine", "restarts", "polynomial", "one_cycle"}) {
+    const HostTensor rates = golden(std::string("rate.") + name);
+    const ScheduleOptions o{1, name, 10, 3, 3};
+    for (int64_t step = 0; step < 100; ++step) {
+      const bool shifted = step < 10 && std::string(name) != "one_cycle";
+      const double theirs = rates.view.as<float>()[shifted ? step + 1 : step];
+      EXPECT_NEAR(learning_rate(o, step, 100), theirs, 1e-6) << name << " " << step;
+    }
+  }
+}
+
+/// Gradients G + noise of known size: 1984 numbers of variance 1/3 each, |G|² = 200.
+TEST_F(Optimizers, NoiseOfGradientsIsMeasured) {
+  const auto device = open_device("cpu");
+  Options o = options("adamw");
+  o.measure_noise = true;
+  o.ema = 0.9;  // both at once
+  const auto optimizer = make_optimizer(*device, o, kParts, DType::f32);
+  const HostTensor p = golden("start"), g(DType::f32, {kSize}), norm(DType::f32, {1});
+  const double each = std::sqrt(200. / kSize), expected = kSize / 3. / 200;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    const std::vector<float> noise = hashed(static_cast<uint64_t>(step));
+    for (size_t i = 0; i < kSize; ++i) g.view.as<float>()[i] = static_cast<float>(each) + noise[i];
+    device->ops().global_norm(norm.view, g.view);
+    optimizer->step(p.view, g.view, norm.view, 1e-3, step + 1);
+    EXPECT_EQ(optimizer->noise().has_value(), step > 0);
+  }
+  // |G|² is measured to about 2 sqrt(2 w S / 3 |G|²) / |G| ~ 2 %, w = 0.026 and S = 661.
+  EXPECT_NEAR(*optimizer->noise(), expected, 0.08 * expected);
 }
 
 TEST(OptimizerOptions, WhatDoesNotGoTogetherIsRefused) {
