@@ -13,7 +13,13 @@ Error::Error(ErrorKind kind, std::string where, std::string what, std::string hi
       hint_(std::move(hint)) {}
 
 std::string Error::two_lines() const {
-  return "error: " + where_ + ": " + what_ + "\nhint: " + hint_ + "\n";
+  const auto one_line = [](std::string text) {
+    // The name of a file may hold anything but a zero byte and a slash.
+    for (char& c : text)
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    return text;
+  };
+  return one_line("error: " + where_ + ": " + what_) + "\n" + one_line("hint: " + hint_) + "\n";
 }
 
 Error bad_input(std::string where, std::string what, std::string hint) {

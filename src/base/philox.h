@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 #include <numbers>
+#include <utility>
+#include <vector>
 
 namespace fluxlora {
 
@@ -19,6 +21,8 @@ enum class Draw : uint32_t {
   dropout = 4,   ///< whether a caption is dropped
   init = 5,      ///< the start of an adapter
   sample = 6,    ///< the first latents of a sample
+  caption = 7,   ///< the forms of a caption
+  augment = 8,   ///< which of its captions an example has, and whether it is mirrored
 };
 
 class Philox {
@@ -62,6 +66,13 @@ class Philox {
   /// Uniform integer in [0, count), count > 0; the bias below 2^-32 does not matter here.
   uint32_t below(uint32_t count) {
     return static_cast<uint32_t>((static_cast<uint64_t>(bits()) * count) >> 32);
+  }
+
+  /// Fisher and Yates.
+  template <typename T>
+  void shuffle(std::vector<T>& items) {
+    for (size_t i = items.size(); i > 1; --i)
+      std::swap(items[i - 1], items[below(static_cast<uint32_t>(i))]);
   }
 
   /// The four words of counter c under key k, ten rounds: what all the above are made of.

@@ -23,9 +23,9 @@ using Member = Value& (*)(Owner&);
 template <typename Owner>
 using Access =
     std::variant<Member<Owner, bool>, Member<Owner, int64_t>, Member<Owner, double>,
-                 Member<Owner, std::string>, Member<Owner, std::optional<std::string>>,
-                 Member<Owner, std::filesystem::path>, Member<Owner, std::vector<std::string>>,
-                 Member<Owner, std::vector<int64_t>>>;
+                 Member<Owner, std::optional<double>>, Member<Owner, std::string>,
+                 Member<Owner, std::optional<std::string>>, Member<Owner, std::filesystem::path>,
+                 Member<Owner, std::vector<std::string>>, Member<Owner, std::vector<int64_t>>>;
 
 /// The numbers that a key takes.
 struct Limits {

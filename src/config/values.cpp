@@ -97,6 +97,10 @@ void read(const Context& at, const toml::node& node, double& out) {
   }
 }
 
+void read(const Context& at, const toml::node& node, std::optional<double>& out) {
+  read(at, node, out.emplace());
+}
+
 void read(const Context& at, const toml::node& node, std::string& out) {
   out = text_of(at, node);
   if (at.kind != Kind::model || out.empty() || out == "tiny") return;
@@ -165,6 +169,9 @@ void check(const Context& at, const Rules& rules, int64_t& value) {
 }
 void check(const Context& at, const Rules& rules, double& value) {
   check(at, rules, value, false);
+}
+void check(const Context& at, const Rules& rules, std::optional<double>& value) {
+  check(at, rules, *value);
 }
 void check(const Context& at, const Rules& rules, std::vector<int64_t>& values) {
   for (int64_t& value : values) check(at, rules, value);
@@ -257,6 +264,9 @@ std::string text(Kind, double value) {
 }
 std::string text(Kind kind, const std::string& value) {
   return kind == Kind::model && value != "tiny" ? absolute_text(value) : toml_string(value);
+}
+std::string text(Kind kind, const std::optional<double>& value) {
+  return value ? text(kind, *value) : "";
 }
 std::string text(Kind, const std::optional<std::string>& value) {
   return value ? toml_string(*value) : "";

@@ -59,6 +59,7 @@ std::string type_of(const Key<Owner>& key) {
     std::string operator()(Member<Owner, bool>) const { return "true or false"; }
     std::string operator()(Member<Owner, int64_t>) const { return add("whole number"); }
     std::string operator()(Member<Owner, double>) const { return add("number"); }
+    std::string operator()(Member<Owner, std::optional<double>>) const { return add("number"); }
     std::string operator()(Member<Owner, std::string>) const { return "text"; }
     std::string operator()(Member<Owner, std::optional<std::string>>) const { return "text"; }
     std::string operator()(Member<Owner, std::filesystem::path>) const { return "path"; }

@@ -64,9 +64,9 @@ CacheEntry read_entry(const SafetensorsFile& file) {
 
 }  // namespace
 
-std::string latent_key(const Example& example, const std::string& vae_hash) {
+std::string latent_key(const Example& example, const std::string& vae_hash, bool mirrored) {
   const auto& [x, y, width, height] = example.box;
-  return key_of({"latents", kPixelVersion, example.hash,
+  return key_of({mirrored ? "mirrored latents" : "latents", kPixelVersion, example.hash,
                  fmt::format("{} {} {} {}", x, y, width, height),
                  fmt::format("{} {}", example.size.width, example.size.height), vae_hash});
 }

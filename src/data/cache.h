@@ -19,7 +19,7 @@ using CacheEntry = std::map<std::string, HostTensor>;
 
 /// The name of an entry: SHA-256 over everything that its content depends on. `vae_hash` is the
 /// content hash of the VAE's weights and configuration.
-std::string latent_key(const Example& example, const std::string& vae_hash);
+std::string latent_key(const Example& example, const std::string& vae_hash, bool mirrored = false);
 
 /// What the hash of an encoder's files is followed by when it ran in this type: nothing for f32.
 std::string hash_suffix(DType dtype);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/caption.h"
 
-#include <vector>
+#include <sstream>
 
 #include <fmt/format.h>
 #include <glib.h>
@@ -16,7 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uintmax_t kMaxCaptionBytes = 100'000;
 constexpr std::string_view kPlaceholder = "[trigger]";
 
 /// The code point at `at` (valid UTF-8); `at` moves behind it.
@@ -36,9 +35,8 @@ std::vector<gunichar> lower_chars(std::string_view text) {
   return chars;
 }
 
-}  // namespace
-
-std::string read_caption(const fs::path& path) {
+/// The text of a caption file, checked.
+std::string read_checked(const fs::path& path) {
   std::error_code code;
   if (fs::is_regular_file(path, code) && access(path.c_str(), R_OK) != 0) {
     throw environment_error(path.string(), "may not be read",
@@ -58,15 +56,32 @@ std::string read_caption(const fs::path& path) {
                     "save the caption as UTF-8 (in an editor: \"Save with encoding\")");
   }
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
-  return collapse_spaces(text);
+  return text;
+}
+
+}  // namespace
+
+std::string read_caption(const fs::path& path) {
+  return collapse_spaces(read_checked(path));
+}
+
+std::vector<std::string> read_caption_lines(const fs::path& path) {
+  std::vector<std::string> lines;
+  std::istringstream text(read_checked(path));
+  for (std::string line; std::getline(text, line);) {
+    line = collapse_spaces(line);
+    if (!line.empty()) lines.push_back(std::move(line));
+  }
+  if (lines.empty()) lines.emplace_back();
+  return lines;
 }
 
 std::optional<fs::path> caption_file(const fs::path& picture) {
   std::error_code code;
-  for (const char* ending : {".txt", ".TXT"}) {
+  for (const char* ending : {".txt", ".TXT", ".caption"}) {
     fs::path path = picture;
     path.replace_extension(ending);
-    if (fs::exists(path, code)) return path;
+    if (fs::exists(fs::symlink_status(path, code))) return path;  // a broken link is a mistake
   }
   return std::nullopt;
 }

@@ -6,16 +6,23 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace fluxlora {
 
-/// The caption in a .txt file: UTF-8, byte order mark removed, every run of white space one space,
+/// More bytes are no caption.
+inline constexpr size_t kMaxCaptionBytes = 100'000;
+
+/// The caption in a text file: UTF-8, byte order mark removed, every run of white space one space,
 /// trimmed. Errors (bad_input): not UTF-8 (with the offset of the first bad byte), a zero byte,
 /// more than 100,000 bytes, unreadable.
 std::string read_caption(const std::filesystem::path& path);
 
-/// The .txt file that belongs to a picture: same folder, same name, ending .txt (or .TXT); nothing
-/// when there is none.
+/// Each line of the file that is not blank as a caption of its own; one empty caption when all are.
+std::vector<std::string> read_caption_lines(const std::filesystem::path& path);
+
+/// The text file that belongs to a picture: same folder, same name, ending .txt, .TXT or .caption
+/// (kohya's sd-scripts); the first of these, nothing when there is none.
 std::optional<std::filesystem::path> caption_file(const std::filesystem::path& picture);
 
 /// Runs of white space (of Unicode) become one space, ends are trimmed.

@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "data/bucket.h"
 #include "data/caption.h"
+#include "data/caption_source.h"
 #include "data/scan.h"
 #include "tensor/buffer.h"
 
@@ -24,6 +25,7 @@ namespace {
 constexpr int64_t kSideStep = 16;
 constexpr int64_t kMaxSide = 8192;
 constexpr size_t kFewPictures = 10, kManyPictures = 30;
+constexpr size_t kMostCaptions = 256;  // of a picture
 
 void check_side(int64_t side, const std::string& where, Findings& findings) {
   if (side >= kSideStep && side <= kMaxSide && side % kSideStep == 0) return;
@@ -83,24 +85,53 @@ struct Work {
   Findings& findings;
 };
 
-std::string caption_of(const Checked& picture, const FolderOptions& folder, Work& work) {
-  std::string text = collapse_spaces(folder.caption);
-  if (const auto file = caption_file(picture.path)) {
-    try {
-      text = read_caption(*file);
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::internal) throw;
-      work.findings.problems.push_back(error);
-    }
+/// The captions of a folder's pictures as they are written.
+CaptionSource caption_source(const FolderOptions& folder, Work& work) {
+  try {
+    return CaptionSource(folder.path);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::internal) throw;
+    work.findings.problems.push_back(error);
+    return CaptionSource();
   }
+}
+
+std::vector<std::string> written_captions(const Checked& picture, const FolderOptions& folder,
+                                          const CaptionSource& source, Work& work) {
+  try {
+    if (auto own = source.captions(picture.path, folder.caption_lines)) return *own;
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::internal) throw;
+    work.findings.problems.push_back(error);
+  }
+  return {collapse_spaces(folder.caption)};
+}
+
+/// With the trigger word and in all their forms, each once.
+std::vector<std::string> captions_of(const Checked& picture, const FolderOptions& folder,
+                                     const CaptionSource& source, Work& work) {
   const std::string& own = folder.trigger ? *folder.trigger : work.trigger;
-  if (!folder.regularisation) return put_trigger(text, own);
-  if (!work.trigger.empty() && contains_word(text, work.trigger)) {
-    work.findings.warnings.push_back(
-        fmt::format("{}: a regularisation picture whose caption has the trigger word \"{}\"",
-                    picture.path.string(), work.trigger));
+  const std::string trigger = folder.regularisation ? "" : own;
+  const FormOptions how{folder.caption_lines, folder.shuffle_tags, folder.keep_tags, trigger,
+                        folder.caption_forms};
+  std::vector<std::string> captions;
+  for (const std::string& text : written_captions(picture, folder, source, work)) {
+    if (folder.regularisation && !work.trigger.empty() && contains_word(text, work.trigger)) {
+      work.findings.warnings.push_back(
+          fmt::format("{}: a regularisation picture whose caption has the trigger word \"{}\"",
+                      picture.path.string(), work.trigger));
+    }
+    for (std::string& form : caption_forms(put_trigger(text, trigger), how))
+      if (std::find(captions.begin(), captions.end(), form) == captions.end())
+        captions.push_back(std::move(form));
   }
-  return put_trigger(text, "");
+  if (captions.size() > kMostCaptions) {
+    work.findings.problems.push_back(bad_input(
+        picture.path.string(),
+        fmt::format("has {} captions, more than {}", captions.size(), kMostCaptions),
+        "give it fewer lines, or the folder fewer caption_forms: each takes its place in memory"));
+  }
+  return captions;
 }
 
 /// A mask before it is known to be of use.
@@ -189,12 +220,14 @@ std::set<Size> sizes_of(const Checked& picture, const FolderOptions& folder, Wor
   return sizes;
 }
 
-void add_examples(const Checked& picture, int index, Work& work) {
+void add_examples(const Checked& picture, int index, const CaptionSource& source, Work& work) {
   const FolderOptions& folder = work.options.folders[static_cast<size_t>(index)];
   Example example;
   example.path = picture.path;
   example.hash = picture.hash;
-  example.caption = caption_of(picture, folder, work);
+  example.captions = captions_of(picture, folder, source, work);
+  example.caption_dropout = folder.caption_dropout;
+  example.flip = folder.flip;
   example.folder = index;
   example.repeats = folder.repeats;
   example.regularisation = folder.regularisation;
@@ -248,10 +281,14 @@ void judge_pictures(const std::vector<Example>& examples, Findings& findings) {
 std::string dataset_hash(const std::vector<Example>& examples) {
   Sha256 hash;
   for (const Example& e : examples) {
-    hash.update(fmt::format("{} {}:", e.hash, e.caption.size())).update(e.caption);
+    hash.update(e.hash);
+    for (const std::string& caption : e.captions)
+      hash.update(fmt::format(" {}:", caption.size())).update(caption);
     hash.update(fmt::format(" {} {} {} {} {} {} {} {} {} {}\n", e.folder, e.repeats,
                             e.regularisation, e.weight, e.box.x, e.box.y, e.box.width, e.box.height,
                             e.size.width, e.size.height));
+    if (e.flip) hash.update("mirrored\n");
+    if (e.caption_dropout) hash.update(fmt::format("dropout {}\n", *e.caption_dropout));
     if (e.mask) {
       hash.update(
           fmt::format("mask {} {} {}\n", e.mask->alpha, e.mask->unmasked_weight, e.mask->hash));
@@ -271,8 +308,10 @@ Dataset scan(const DatasetOptions& options, const std::string& trigger) {
   Work work{options, trigger, dataset, findings};
   for (size_t i = 0; i < options.folders.size(); ++i) {
     const Listing listing = list_folder(options.folders[i], findings);
+    const CaptionSource source = caption_source(options.folders[i], work);
+    check_listed(options.folders[i].path, source.listed(), listing, findings);
     for (const Checked& picture : check_pictures(listing.pictures, findings)) {
-      add_examples(picture, static_cast<int>(i), work);
+      add_examples(picture, static_cast<int>(i), source, work);
     }
   }
   throw_problems(findings.problems);
@@ -283,11 +322,19 @@ Dataset scan(const DatasetOptions& options, const std::string& trigger) {
   return dataset;
 }
 
-Picture load_pixels(const Example& example) {
-  return resize(read_picture(example.path), example.box, example.size);
+Picture load_pixels(const Example& example, bool mirrored) {
+  Picture picture = resize(read_picture(example.path), example.box, example.size);
+  if (!mirrored) return picture;
+  const auto pixel = [&](int64_t row, int64_t column) {
+    return picture.rgb.begin() + (row * picture.width + column) * 3;
+  };
+  for (int64_t row = 0; row < picture.height; ++row)
+    for (int64_t left = 0, right = picture.width - 1; left < right; ++left, --right)
+      std::swap_ranges(pixel(row, left), pixel(row, left) + 3, pixel(row, right));
+  return picture;
 }
 
-void load_mask(const Tensor& y, const Example& example) {
+void load_mask(const Tensor& y, const Example& example, bool mirrored) {
   float* const counts = y.as<float>();
   std::fill_n(counts, y.size(), 1.0f);
   if (!example.mask) return;
@@ -299,6 +346,8 @@ void load_mask(const Tensor& y, const Example& example) {
   }
   average(y, *mask, example.box);
   const auto least = static_cast<float>(source.unmasked_weight);
+  for (int64_t row = 0; mirrored && row < y.dim(0); ++row)
+    std::reverse(counts + row * y.dim(1), counts + (row + 1) * y.dim(1));
   std::transform(counts, counts + y.size(), counts,
                  [&](float m) { return least + (1 - least) * m; });
 }

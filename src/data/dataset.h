@@ -17,13 +17,21 @@ struct FolderOptions {
   std::filesystem::path path;
   int64_t repeats = 1;                 ///< how often each picture comes in an epoch, 1 to 1000
   std::optional<std::string> trigger;  ///< instead of subject.trigger; empty for none
-  std::string caption;                 ///< for pictures without a .txt file
-  bool regularisation = false;         ///< pictures of other things: no trigger word
-  double weight = 1.0;                 ///< multiplies the loss, above 0
-  std::vector<int64_t> resolutions;    ///< each picture at each of these; empty: dataset.resolution
-  std::filesystem::path mask;          ///< folder of masks that are called as the pictures are
-  bool alpha_mask = false;             ///< a picture's transparency is its mask
-  double unmasked_weight = 0.0;        ///< how much what a mask leaves out counts, 0 to below 1
+  std::string caption;                 ///< for pictures without one of their own
+  /// Each line of a caption file is a caption, and {a|b} in it one of its words.
+  bool caption_lines = false;
+  bool shuffle_tags = false;              ///< what stands between commas comes in any order
+  int64_t keep_tags = 0;                  ///< but the first so many stay in front
+  int64_t caption_forms = 8;              ///< that are drawn of a caption at most, 1 to 64
+  std::optional<double> caption_dropout;  ///< instead of train.caption_dropout, 0 to 1
+  bool flip = false;                      ///< half of the time left and right are exchanged
+  bool regularisation = false;            ///< pictures of other things: no trigger word
+  int64_t generate = 0;  ///< so many of them are painted by the model (train/generate.h)
+  double weight = 1.0;   ///< multiplies the loss, above 0
+  std::vector<int64_t> resolutions;  ///< each picture at each of these; empty: dataset.resolution
+  std::filesystem::path mask;        ///< folder of masks that are called as the pictures are
+  bool alpha_mask = false;           ///< a picture's transparency is its mask
+  double unmasked_weight = 0.0;      ///< how much what a mask leaves out counts, 0 to below 1
 };
 
 /// The `dataset` table.
@@ -49,16 +57,19 @@ struct MaskSource {
 /// One picture at one training size.
 struct Example {
   std::filesystem::path path;
-  std::string hash;     ///< SHA-256 of the file, 64 hex digits
-  std::string caption;  ///< with the trigger word put in
-  int folder = 0;       ///< index into DatasetOptions::folders
+  std::string hash;  ///< SHA-256 of the file, 64 hex digits
+  /// At least one, with the trigger word put in; one of them is drawn each time.
+  std::vector<std::string> captions;
+  int folder = 0;  ///< index into DatasetOptions::folders
   int64_t repeats = 1;
   bool regularisation = false;
   double weight = 1.0;
-  Size source;                     ///< of the upright picture
-  Box box;                         ///< the part of it that is trained
-  Size size;                       ///< the training size
-  std::optional<MaskSource> mask;  ///< nothing: all of it counts
+  std::optional<double> caption_dropout;  ///< FolderOptions
+  bool flip = false;                      ///< FolderOptions
+  Size source;                            ///< of the upright picture
+  Box box;                                ///< the part of it that is trained
+  Size size;                              ///< the training size
+  std::optional<MaskSource> mask;         ///< nothing: all of it counts
 };
 
 struct Dataset {
@@ -76,12 +87,13 @@ struct Dataset {
 /// that leaves nothing, options out of range.
 Dataset scan(const DatasetOptions& options, const std::string& trigger);
 
-/// Reads an example's picture and makes it the training size.
-Picture load_pixels(const Example& example);
+/// Reads an example's picture and makes it the training size; mirrored: left and right exchanged
+/// after that.
+Picture load_pixels(const Example& example, bool mirrored = false);
 
 /// How much each cell of a grid over the example counts: y (h, w) f32, contiguous, host memory, is
 /// u + (1 - u) m of the mask's mean m (average() of mask.h) and u = unmasked_weight; 1 without a
-/// mask.
-void load_mask(const Tensor& y, const Example& example);
+/// mask. `mirrored` as of load_pixels.
+void load_mask(const Tensor& y, const Example& example, bool mirrored = false);
 
 }  // namespace fluxlora

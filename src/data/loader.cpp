@@ -14,14 +14,6 @@ namespace fluxlora {
 
 namespace {
 
-/// Fisher and Yates.
-template <typename T>
-void shuffle(std::vector<T>& items, Philox& random) {
-  for (size_t i = items.size(); i > 1; --i) {
-    std::swap(items[i - 1], items[random.below(static_cast<uint32_t>(i))]);
-  }
-}
-
 void check_options(const LoaderOptions& o) {
   if (o.batch_size < 1) {
     throw bad_input("train.batch_size", fmt::format("is {}", o.batch_size), "give 1 or more");
@@ -50,6 +42,8 @@ Loader::Loader(const std::vector<Example>& examples, const LoaderOptions& option
     std::vector<int64_t>& entries = by_size[examples[i].size];
     entries.insert(entries.end(), static_cast<size_t>(examples[i].repeats),
                    static_cast<int64_t>(i));
+    traits_.push_back({static_cast<uint32_t>(examples[i].captions.size()), examples[i].flip,
+                       examples[i].caption_dropout.value_or(options.caption_dropout)});
   }
   for (auto& [size, entries] : by_size) buckets_.push_back({size, std::move(entries)});
 }
@@ -84,14 +78,14 @@ std::vector<std::vector<int64_t>> Loader::epoch(int64_t index) const {
   std::vector<std::vector<int64_t>> batches;
   for (const Bucket& bucket : buckets_) {
     std::vector<int64_t> entries = bucket.entries;
-    shuffle(entries, random);
+    random.shuffle(entries);
     for (size_t first = 0; first < entries.size(); first += options_.batch_size) {
       const size_t last = std::min(entries.size(), first + options_.batch_size);
       batches.emplace_back(entries.begin() + static_cast<ptrdiff_t>(first),
                            entries.begin() + static_cast<ptrdiff_t>(last));
     }
   }
-  shuffle(batches, random);
+  random.shuffle(batches);
   return batches;
 }
 
@@ -104,9 +98,16 @@ std::vector<Pick> Loader::batch(int64_t step, int64_t micro_step) const {
   std::vector<Pick> picks;
   for (const int64_t example : batches[static_cast<size_t>(number % per_epoch)]) {
     const int64_t place = micro_step * options_.batch_size + static_cast<int64_t>(picks.size());
-    Philox random(options_.seed, Draw::dropout, static_cast<uint32_t>(step),
-                  static_cast<uint32_t>(place));
-    picks.push_back({example, random.uniform() < options_.caption_dropout});
+    const auto random = [&](Draw purpose) {
+      return Philox(options_.seed, purpose, static_cast<uint32_t>(step),
+                    static_cast<uint32_t>(place));
+    };
+    const Traits& traits = traits_[static_cast<size_t>(example)];
+    Pick pick{example, random(Draw::dropout).uniform() < traits.caption_dropout};
+    Philox augment = random(Draw::augment);
+    pick.caption = augment.below(std::max(1u, traits.captions));
+    pick.mirrored = traits.flip && augment.below(2) == 1;
+    picks.push_back(pick);
   }
   return picks;
 }

@@ -12,15 +12,18 @@ namespace fluxlora {
 
 struct LoaderOptions {
   uint64_t seed = 0;
-  int64_t batch_size = 1;        ///< examples of a micro-batch
-  int64_t accumulation = 1;      ///< micro-batches of a step
-  double caption_dropout = 0.0;  ///< how often a caption is replaced by the empty one, in [0, 1]
+  int64_t batch_size = 1;    ///< examples of a micro-batch
+  int64_t accumulation = 1;  ///< micro-batches of a step
+  /// How often a caption is replaced by the empty one, in [0, 1], unless the example says it.
+  double caption_dropout = 0.0;
 };
 
 /// One place of a micro-batch.
 struct Pick {
   int64_t example = 0;        ///< index into Dataset::examples
   bool drop_caption = false;  ///< train it with the empty caption
+  int64_t caption = 0;        ///< index into Example::captions
+  bool mirrored = false;      ///< left and right exchanged
 };
 
 /// A shape that micro-batches have, for planning memory.
@@ -54,10 +57,18 @@ class Loader {
     std::vector<int64_t> entries;  ///< example indices, each `repeats` times
   };
 
+  /// What is drawn for an example.
+  struct Traits {
+    uint32_t captions;
+    bool flip;
+    double caption_dropout;
+  };
+
   std::vector<std::vector<int64_t>> epoch(int64_t index) const;
 
   LoaderOptions options_;
   std::vector<Bucket> buckets_;  ///< by size
+  std::vector<Traits> traits_;   ///< by example
 };
 
 }  // namespace fluxlora

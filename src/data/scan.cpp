@@ -14,6 +14,7 @@
 
 #include "base/hash.h"
 #include "base/parallel.h"
+#include "data/caption.h"
 #include "data/picture.h"
 
 namespace fluxlora {
@@ -104,6 +105,18 @@ void check_stems(const std::string& folder, const std::vector<fs::path>& picture
   }
 }
 
+/// kohya's sd-scripts read "10_mascot" as ten repeats.
+void note_repeats_in_name(const FolderOptions& folder, Findings& findings) {
+  const std::string name = folder.path.filename().string();
+  const size_t digits = name.find_first_not_of("0123456789");
+  if (folder.repeats != 1 || digits == 0 || digits == std::string::npos || digits > 4 ||
+      name[digits] != '_')
+    return;
+  findings.notes.push_back(
+      fmt::format("{}: its name asks for {} repeats in kohya's scripts; here repeats = {} would",
+                  folder.path.string(), name.substr(0, digits), name.substr(0, digits)));
+}
+
 }  // namespace
 
 void check_folder_options(const FolderOptions& folder, Findings& findings) {
@@ -120,6 +133,20 @@ void check_folder_options(const FolderOptions& folder, Findings& findings) {
     problem(fmt::format("weight is {}", folder.weight),
             "give a number above 0; leave the folder out if it shall not count");
   }
+  if (folder.generate < 0 || folder.generate > 9999)
+    problem(fmt::format("generate is {}", folder.generate), "give a number from 0 to 9999");
+  if (folder.generate > 0 && !folder.regularisation)
+    problem("generate without regularisation",
+            "set regularisation = true: the model cannot paint its subject yet");
+  if (folder.generate > 0 && collapse_spaces(folder.caption).empty())
+    problem("generate without a caption",
+            "set caption to what shall be painted, such as \"a dog\"");
+  if (folder.keep_tags < 0)
+    problem(fmt::format("keep_tags is {}", folder.keep_tags), "give 0 or more");
+  if (folder.caption_forms < 1 || folder.caption_forms > 64)
+    problem(fmt::format("caption_forms is {}", folder.caption_forms), "give a number from 1 to 64");
+  if (const auto share = folder.caption_dropout; share && !(*share >= 0 && *share <= 1))
+    problem(fmt::format("caption_dropout is {}", *share), "give a share from 0 to 1, such as 0.05");
   if (!(folder.unmasked_weight >= 0 && folder.unmasked_weight < 1)) {
     problem(fmt::format("unmasked_weight is {}", folder.unmasked_weight),
             "give a number from 0 to below 1");
@@ -151,15 +178,21 @@ Listing list_folder(const FolderOptions& folder, Findings& findings) {
   Listing listing;
   std::vector<fs::path> texts;
   std::vector<std::string> others, folders;
+  note_repeats_in_name(folder, findings);
+  std::set<std::string> stems;
+  for (const fs::path& entry : *entries)
+    if (named_as_picture(entry)) stems.insert(entry.stem().string());
   std::error_code code;
   for (const fs::path& entry : *entries) {
     if (named_as_picture(entry)) {
       listing.pictures.push_back(entry);
     } else if (fs::is_directory(entry, code)) {
       folders.push_back(entry.filename().string());
-    } else if (lower_ending(entry) == ".txt") {
+    } else if (lower_ending(entry) == ".txt" || lower_ending(entry) == ".caption") {
       texts.push_back(entry);
-    } else {
+    } else if (lower_ending(entry) == ".json" && stems.contains(entry.stem().string())) {
+      continue;
+    } else if (entry.filename() != "metadata.jsonl") {
       others.push_back(entry.filename().string());
     }
   }
@@ -180,6 +213,18 @@ Listing list_folder(const FolderOptions& folder, Findings& findings) {
   }
   check_stems(name, listing.pictures, texts, findings);
   return listing;
+}
+
+void check_listed(const fs::path& folder, const std::vector<std::string>& names,
+                  const Listing& listing, Findings& findings) {
+  std::set<std::string> pictures;
+  for (const fs::path& picture : listing.pictures) pictures.insert(picture.filename().string());
+  std::vector<std::string> without;
+  for (const std::string& name : names)
+    if (!pictures.contains(name)) without.push_back(name);
+  if (without.empty()) return;
+  findings.warnings.push_back(folder.string() + ": no picture belongs to " + some_of(without) +
+                              " in metadata.jsonl");
 }
 
 std::vector<Checked> check_pictures(const std::vector<fs::path>& pictures, Findings& findings) {

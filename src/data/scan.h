@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inside this room only: the steps of scan(), from a folder to its pictures and what is wrong.
+// The steps of scan(), from a folder to its pictures and what is wrong; `prepare` takes the first.
 #pragma once
 
 #include <filesystem>
@@ -40,6 +40,10 @@ void check_folder_options(const FolderOptions& folder, Findings& findings);
 
 /// Reads the names; a missing, empty or pictureless folder is a problem. Says what is left aside.
 Listing list_folder(const FolderOptions& folder, Findings& findings);
+
+/// Warns of names in metadata.jsonl that no picture has.
+void check_listed(const std::filesystem::path& folder, const std::vector<std::string>& names,
+                  const Listing& listing, Findings& findings);
 
 /// Decodes all pictures, several at a time; those with a problem are left out.
 std::vector<Checked> check_pictures(const std::vector<std::filesystem::path>& pictures,

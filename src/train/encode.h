@@ -24,12 +24,14 @@ struct Latents {
 
 /// All that training and its samples read of pictures and words.
 struct Encoded {
-  std::vector<Latents> latents;                      ///< by example
-  std::vector<const eval::PromptStates*> prompts;    ///< by example: its caption, in `book`
-  std::vector<const eval::PromptStates*> preserved;  ///< by example: without the trigger word;
-                                                     ///< empty unless train.preservation
-  const eval::PromptStates* no_prompt = nullptr;     ///< the empty caption; null without dropout
-  std::vector<const eval::PromptStates*> samples;    ///< by sample prompt
+  std::vector<Latents> latents;   ///< by example
+  std::vector<Latents> mirrored;  ///< by example; without tokens where Example::flip is off
+  /// By example and caption, in `book`.
+  std::vector<std::vector<const eval::PromptStates*>> prompts;
+  /// The same without the trigger word; empty unless train.preservation.
+  std::vector<std::vector<const eval::PromptStates*>> preserved;
+  const eval::PromptStates* no_prompt = nullptr;   ///< the empty caption; null without dropout
+  std::vector<const eval::PromptStates*> samples;  ///< by sample prompt
   eval::PromptBook book;
 };
 

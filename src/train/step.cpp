@@ -148,7 +148,8 @@ void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step
                   static_cast<uint32_t>(place));
   };
   const auto row = [&](const HostTensor& t) { return t.view.slice(0, b, 1); };
-  const Latents& latents = encoded_.latents[static_cast<size_t>(pick.example)];
+  const auto& all = pick.mirrored ? encoded_.mirrored : encoded_.latents;
+  const Latents& latents = all[static_cast<size_t>(pick.example)];
   const Tensor scratch = batch.scratch.view.item(b);
   const Tensor x0 = row(batch.host_x0);  // (1, N, C)
   Philox noise = random(Draw::noise);
@@ -193,10 +194,10 @@ void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, i
   device.ops().fill(in.guidance, options_.train.guidance);
   for (int64_t b = 0; b < batch.B; ++b) {
     const Pick& pick = picks[static_cast<size_t>(b)];
-    const eval::PromptStates& prompt = pick.drop_caption
-                                           ? *encoded_.no_prompt
-                                           : *encoded_.prompts[static_cast<size_t>(pick.example)];
-    set_prompt(batch, b, prompt);
+    const auto& prompts = encoded_.prompts[static_cast<size_t>(pick.example)];
+    set_prompt(
+        batch, b,
+        pick.drop_caption ? *encoded_.no_prompt : *prompts[static_cast<size_t>(pick.caption)]);
   }
 }
 
@@ -213,9 +214,11 @@ void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, State& stat
                        const Tensor& losses) {
   Ops& op = model_.device().ops();
   flux::Workspace& w = batch.workspace;
-  for (int64_t b = 0; b < batch.B; ++b)
-    set_prompt(batch, b,
-               *encoded_.preserved[static_cast<size_t>(picks[static_cast<size_t>(b)].example)]);
+  for (int64_t b = 0; b < batch.B; ++b) {
+    const Pick& pick = picks[static_cast<size_t>(b)];
+    const auto& prompts = encoded_.preserved[static_cast<size_t>(pick.example)];
+    set_prompt(batch, b, *prompts[static_cast<size_t>(pick.caption)]);
+  }
   state.adapters.set_multiplier(0);
   w.forward();
   op.cast(batch.noise, w.prediction());

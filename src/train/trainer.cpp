@@ -18,6 +18,7 @@
 #include "train/averaged.h"
 #include "train/checkpoint.h"
 #include "train/fill_in.h"
+#include "train/generate.h"
 #include "train/groups.h"
 #include "train/previews.h"
 #include "train/step.h"
@@ -58,7 +59,7 @@ class Run {
   Outcome run(bool resume);
 
  private:
-  void look_at_inputs();
+  void look_at_model();
   void find_start(bool resume);
   void open_files();
   void load_networks();
@@ -104,13 +105,16 @@ class Run {
 };
 
 Outcome Run::run(bool resume) {
-  look_at_inputs();
+  const EncodeHooks hooks{[this](const std::string& line) { note(line); }, show_progress, stop_};
+  look_at_model();
+  if (!generate_pictures(device_, model_files_, options_, hooks)) return stopped();
+  show_progress("");
+  dataset_ = scan(options_.dataset, options_.subject.trigger);
   find_start(resume);
   open_files();
   for (const std::string& line : dataset_.warnings) log_warning(line);
   for (const std::string& line : dataset_.notes) note(line);
-  encoded_ = encode(device_, model_files_, dataset_, options_,
-                    {[this](const std::string& line) { note(line); }, show_progress, stop_});
+  encoded_ = encode(device_, model_files_, dataset_, options_, hooks);
   show_progress("");
   if (stop_()) return stopped();
   load_networks();
@@ -127,12 +131,11 @@ Outcome Run::run(bool resume) {
   }
 }
 
-void Run::look_at_inputs() {
+void Run::look_at_model() {
   model_files_ = open_model(options_.model);
   const flux::Config config = flux::read_config(model_files_.transformer);
   flux::check_weights(model_files_.transformer, config);
   targets_ = lora::select_targets(config, options_.lora);
-  dataset_ = scan(options_.dataset, options_.subject.trigger);
   if (const auto& path = options_.model.assistant_lora; !path.empty())
     assistant_file_ = exporting::read_lora(path, config);
 }

@@ -2,6 +2,7 @@
 // A run from pictures to a LoRA, and what its folder holds.
 #include "base/error.h"
 #include "tensor/safetensors.h"
+#include "train/generate.h"
 #include "train/previews.h"
 #include "train/run_fixture.h"
 #include "unit/expect_error.h"
@@ -94,6 +95,77 @@ TEST(Run, TrainsInBucketsWithMasks) {
   train_run(stopped, first);
   train_run(stopped, second, /*resume=*/true);
   EXPECT_EQ(bytes_of(run_paths(stopped).lora()), bytes_of(run_paths(options).lora()));
+}
+
+/// A folder of 3 regularisation pictures that the model paints itself.
+RunOptions generating(const fs::path& root, const std::string& run) {
+  RunOptions options = small_options(root, run);
+  options.dataset.folders.emplace_back();
+  FolderOptions& folder = options.dataset.folders.back();
+  folder.path = root / "painted";
+  folder.caption = "a red [trigger] circle";
+  folder.regularisation = true;
+  folder.generate = 3;
+  folder.weight = 0.5;
+  return options;
+}
+
+TEST(Run, PaintsItsRegularisationPicturesOnce) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  RunOptions options = generating(folder.path(), "run");
+  Ears first, second;
+  train_run(options, first);
+  EXPECT_THAT(first.notes, ::testing::Contains(::testing::HasSubstr("3 pictures generated")));
+  EXPECT_EQ(bytes_of(folder / "painted" / "generated-0003.txt"), "a red circle");
+  const Picture one = read_picture(folder / "painted" / "generated-0001.png");
+  EXPECT_EQ(one.width, 64);
+  EXPECT_NE(one.rgb, read_picture(folder / "painted" / "generated-0002.png").rgb);
+  // Another run, another seed: nothing is painted, and what was lost comes back as it was.
+  const fs::path lost = folder / "painted" / "generated-0002.png";
+  const std::string bytes = bytes_of(lost);
+  fs::remove(lost);
+  options.output.path = folder / "second";
+  options.train.seed = 8;
+  train_run(options, second);
+  EXPECT_THAT(second.notes, ::testing::Contains(::testing::HasSubstr("1 pictures generated")));
+  EXPECT_EQ(bytes_of(lost), bytes);
+
+  options.output.path = folder / "third";
+  options.dataset.folders[1].caption = "a blue circle";
+  Ears third;
+  EXPECT_ERROR(train_run(options, third), bad_input, "painted", "another model or with another");
+  EXPECT_FALSE(file_exists(run_paths(options).lora()));
+}
+
+TEST(Run, LooksAtTheRestBeforeItPaints) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  write_file_atomically(folder / "pictures" / "picture_01.png", "damaged");
+  Ears ears;
+  EXPECT_ERROR(train_run(generating(folder.path(), "run"), ears), bad_input, "picture_01.png",
+               "not a picture");
+  EXPECT_FALSE(file_exists(folder / "painted" / "generated-0001.png"));
+}
+
+TEST(Run, AStopWhilePaintingLosesNothing) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 2);
+  RunOptions options = generating(folder.path(), "run");
+  options.dataset.folders[1].generate = 10;
+  fill_in(options, open_model(options.model));
+  const auto device = open_device("cpu");
+  int asked = 0;  // by the encoders and before each picture
+  const EncodeHooks hooks{[](const std::string&) {}, [](const std::string&) {},
+                          [&] { return ++asked > 12; }};
+  EXPECT_FALSE(generate_pictures(*device, open_model(options.model), options, hooks));
+  EXPECT_TRUE(file_exists(folder / "painted" / "generated-0008.png"));
+  EXPECT_FALSE(file_exists(folder / "painted" / "generated-0009.png"));
+  const std::string first = bytes_of(folder / "painted" / "generated-0001.png");
+  asked = -1000;
+  EXPECT_TRUE(generate_pictures(*device, open_model(options.model), options, hooks));
+  EXPECT_TRUE(file_exists(folder / "painted" / "generated-0010.png"));
+  EXPECT_EQ(bytes_of(folder / "painted" / "generated-0001.png"), first);
 }
 
 }  // namespace

@@ -157,6 +157,7 @@ TEST(Step, APictureWithoutAMaskCountsWholly) {
   paint_dataset(folder / "pictures", 2);
   paint_masks(folder / "masks", 0, 19);
   RunOptions options = small_options(folder.path(), "run");
+  options.train.batch_size = 1;
   Bench plain(options);
   options.dataset.folders[0].mask = folder / "masks";
   Bench both(options);
@@ -180,9 +181,29 @@ TEST(Step, DroppingACaptionChangesTheGradients) {
   write_file_atomically(folder / "pictures" / "picture_01.txt", "");
   options.dataset.folders[0].trigger = "";
   Bench empty(options);
-  ASSERT_EQ(empty.dataset.examples[1].caption, "");
+  ASSERT_EQ(empty.dataset.examples[1].captions[0], "");
   Bench other(options);
   EXPECT_EQ(empty.gradients({{{0}, {1}}}), other.gradients({{{0}, {1, true}}}));
+}
+
+/// As if the folder held the mirrored picture, or the other caption.
+TEST(Step, APickSaysWhichCaptionAndWhichSide) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 1);
+  write_file_atomically(folder / "pictures" / "picture_00.txt", "one\ntwo");
+  RunOptions options = small_options(folder.path(), "run");
+  options.dataset.folders[0].flip = true;
+  options.dataset.folders[0].caption_lines = true;
+  Bench bench(options);
+  Picture mirrored = load_pixels(bench.dataset.examples[0], true);
+  std::filesystem::create_directories(folder / "other");
+  write_png(folder / "other" / "a.png", mirrored);
+  write_file_atomically(folder / "other" / "a.txt", "two");
+  options.dataset.folders[0].path = folder / "other";
+  Bench other(options);
+  const Pick pick{.example = 0, .caption = 1, .mirrored = true};
+  EXPECT_EQ(bench.gradients({{pick}}), other.gradients({{{0}}}));
+  EXPECT_GT(relative_error(bench.gradients({{{0}}}), bench.gradients({{pick}})), 1e-3);
 }
 
 TEST(Step, GradientsDoNotDependOnWhatWasThereBefore) {

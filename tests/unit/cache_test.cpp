@@ -152,18 +152,19 @@ TEST(CacheKeys, change_with_everything_that_the_content_depends_on) {
   std::set<std::string> keys;
   for (const Example& variant : variants) keys.insert(latent_key(variant, "vae"));
   keys.insert(latent_key(example, "vae2"));
+  keys.insert(latent_key(example, "vae", /*mirrored=*/true));
   keys.insert(text_key("t5", "a", "b", 64));
   keys.insert(text_key("clip", "a", "b", 64));
   keys.insert(text_key("t5", "ab", "", 64));
   keys.insert(text_key("t5", "", "ab", 64));
   keys.insert(text_key("t5", "a", "b", 128));
-  EXPECT_EQ(keys.size(), 11u);
+  EXPECT_EQ(keys.size(), 12u);
   for (const std::string& key : keys) {
     EXPECT_EQ(key.size(), 64u);
     EXPECT_EQ(key.find_first_not_of("0123456789abcdef"), std::string::npos);
   }
   // What the content does not depend on.
-  example.caption = "something";
+  example.captions = {"something"};
   example.path = "elsewhere.png";
   example.repeats = 9;
   EXPECT_EQ(latent_key(example, "vae"), latent_key(variants[0], "vae"));

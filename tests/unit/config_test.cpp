@@ -236,8 +236,10 @@ TEST_F(Config, FoldersAreCheckedOneByOne) {
                "photos.toml:7:1", "weight is 0, out of range");
   EXPECT_ERROR(load(start + "[[dataset.folders]]\npath = \"a\"\nresolutions = [64, 65]\n"),
                bad_input, "photos.toml:7:1", "resolutions is 65, not a multiple of 16");
-  EXPECT_ERROR(load(start + "[[dataset.folders]]\npath = \"a\"\nmask = \"m\"\n"), bad_input,
-               "photos.toml:7:1", "dataset.folders.mask is not supported yet");
+  EXPECT_ERROR(load(start + "[[dataset.folders]]\npath = \"a\"\nunmasked_weight = 1\n"), bad_input,
+               "photos.toml:7:1", "unmasked_weight is 1, out of range");
+  EXPECT_ERROR(load(start + "[[dataset.folders]]\npath = \"a\"\ncaption_dropout = 1.5\n"),
+               bad_input, "photos.toml:7:1", "caption_dropout is 1.5, out of range");
   EXPECT_ERROR(load(start + "[dataset]\nfolders = [\"a\"]\n"), bad_input, "photos.toml:6:1",
                "dataset.folders should be a list of tables");
   EXPECT_ERROR(load(start + "[dataset]\npath = \"a\"\n[[dataset.folders]]\npath = \"b\"\n"),

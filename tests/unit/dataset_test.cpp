@@ -18,6 +18,7 @@ namespace {
 
 using testing::AllOf;
 using testing::Contains;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 class DatasetTest : public DataTest {
@@ -59,9 +60,9 @@ TEST_F(DatasetTest, examples_are_sorted_and_complete) {
   ASSERT_EQ(dataset.examples.size(), 3u);
   const auto& [c, a, b] = std::tie(dataset.examples[0], dataset.examples[1], dataset.examples[2]);
   EXPECT_EQ(c.path.filename(), "C.PNG");
-  EXPECT_EQ(c.caption, "a photo of sks");
+  EXPECT_THAT(c.captions, ElementsAre("a photo of sks"));
   EXPECT_EQ(a.path.filename(), "a.jpg");
-  EXPECT_EQ(a.caption, "sks, a red car");
+  EXPECT_THAT(a.captions, ElementsAre("sks, a red car"));
   EXPECT_EQ(a.source, (Size{64, 100}));
   EXPECT_EQ(a.box, (Box{0, 18, 64, 64}));
   EXPECT_EQ(a.size, (Size{64, 64}));
@@ -69,7 +70,7 @@ TEST_F(DatasetTest, examples_are_sorted_and_complete) {
   EXPECT_EQ(a.weight, 0.5);
   EXPECT_FALSE(a.regularisation);
   EXPECT_EQ(a.hash.size(), 64u);
-  EXPECT_EQ(b.caption, "sks on grass");
+  EXPECT_THAT(b.captions, ElementsAre("sks on grass"));
   EXPECT_THAT(dataset.notes, Contains(HasSubstr("folders inside are not read: inside")));
   EXPECT_THAT(dataset.notes, Contains(HasSubstr("left aside: notes.md")));
   EXPECT_THAT(dataset.warnings,
@@ -105,10 +106,10 @@ TEST_F(DatasetTest, regularisation_pictures_have_no_trigger) {
   asked.folders[1].weight = 0.25;
   const Dataset dataset = scan(asked, "sks");
   ASSERT_EQ(dataset.examples.size(), 4u);
-  EXPECT_EQ(dataset.examples[0].caption, "sks");
-  EXPECT_EQ(dataset.examples[1].caption, "a dog");
-  EXPECT_EQ(dataset.examples[2].caption, "sks again");
-  EXPECT_EQ(dataset.examples[3].caption, "");
+  EXPECT_THAT(dataset.examples[0].captions, ElementsAre("sks"));
+  EXPECT_THAT(dataset.examples[1].captions, ElementsAre("a dog"));
+  EXPECT_THAT(dataset.examples[2].captions, ElementsAre("sks again"));
+  EXPECT_THAT(dataset.examples[3].captions, ElementsAre(""));
   EXPECT_TRUE(dataset.examples[3].regularisation);
   EXPECT_EQ(dataset.examples[3].folder, 1);
   EXPECT_EQ(dataset.examples[3].weight, 0.25);
@@ -125,9 +126,9 @@ TEST_F(DatasetTest, a_folder_may_have_a_trigger_and_resolutions_of_its_own) {
   ASSERT_EQ(dataset.examples.size(), 2u);
   EXPECT_EQ(dataset.examples[0].size, (Size{32, 32}));
   EXPECT_EQ(dataset.examples[1].size, (Size{96, 96}));
-  EXPECT_EQ(dataset.examples[0].caption, "own");
+  EXPECT_THAT(dataset.examples[0].captions, ElementsAre("own"));
   asked.folders[0].trigger = "";
-  EXPECT_EQ(scan(asked, "sks").examples[0].caption, "");
+  EXPECT_THAT(scan(asked, "sks").examples[0].captions, ElementsAre(""));
 }
 
 TEST_F(DatasetTest, warns_of_what_hurts_the_result) {
@@ -202,6 +203,10 @@ TEST_F(DatasetTest, options_out_of_range_are_refused) {
   EXPECT_EQ(hint([](auto& o) { o.folders[0].repeats = 0; }), "give a number from 1 to 1000");
   EXPECT_THAT(hint([](auto& o) { o.folders[0].weight = 0; }), HasSubstr("above 0"));
   EXPECT_THAT(hint([](auto& o) { o.folders[0].weight = std::nan(""); }), HasSubstr("above 0"));
+  EXPECT_THAT(hint([](auto& o) { o.folders[0].generate = 3; }), HasSubstr("regularisation = true"));
+  EXPECT_EQ(hint([](auto& o) { o.folders[0].keep_tags = -1; }), "give 0 or more");
+  EXPECT_EQ(hint([](auto& o) { o.folders[0].caption_forms = 65; }), "give a number from 1 to 64");
+  EXPECT_THAT(hint([](auto& o) { o.folders[0].caption_dropout = 1.5; }), HasSubstr("from 0 to 1"));
   EXPECT_THAT(hint([](auto& o) { o.max_upscale = 0.5; }), HasSubstr("1 or more"));
 }
 
@@ -275,7 +280,7 @@ TEST_F(DatasetTest, buckets_keep_the_shape) {
   EXPECT_EQ(pixels.width, 224);
   EXPECT_EQ(pixels.height, 160);
   asked.bucket_step = 64;
-  EXPECT_EQ(scan(asked, "sks").examples[1].size, (Size{192, 192}));
+  EXPECT_EQ(scan(asked, "sks").examples[1].size, (Size{256, 128}));
   asked.bucket_step = 128;
   EXPECT_THAT(error_of([&] { scan(asked, "sks"); }).message(),
               HasSubstr("resolution 64 is below dataset.bucket_step"));
@@ -352,6 +357,103 @@ TEST_F(DatasetTest, masks_that_cannot_be_used_are_refused) {
   EXPECT_EQ(refused().message(), "is not a picture that fluxlora can read");
   asked.folders[0].unmasked_weight = 1;
   EXPECT_EQ(refused().message(), "unmasked_weight is 1");
+}
+
+TEST_F(DatasetTest, captions_of_other_trainers_are_read) {
+  for (const char* name : {"a", "b", "c", "d", "e"}) picture(std::string("p/") + name + ".png");
+  write("p/a.caption", "from kohya");
+  write("p/b.json", R"({"caption": "a long one", "caption_short": "short", "other": 1})");
+  write("p/metadata.jsonl", R"({"file_name": "c.png", "text": "from the list"}
+{"file_name": "d.png", "text": ["one", "two"]}
+
+{"file_name": "a.png", "text": "not this one"}
+{"file_name": "gone.png", "text": "nobody's"}
+)");
+  write("p/other.json", "{}");
+  const Dataset dataset = scan(options(), "sks");
+  EXPECT_THAT(dataset.examples[0].captions, ElementsAre("sks, from kohya"));
+  EXPECT_THAT(dataset.examples[1].captions, ElementsAre("sks, a long one", "sks, short"));
+  EXPECT_THAT(dataset.examples[2].captions, ElementsAre("sks, from the list"));
+  EXPECT_THAT(dataset.examples[3].captions, ElementsAre("sks, one", "sks, two"));
+  EXPECT_THAT(dataset.examples[4].captions, ElementsAre("sks"));
+  EXPECT_THAT(dataset.warnings,
+              Contains(HasSubstr("no picture belongs to gone.png in metadata.jsonl")));
+  EXPECT_THAT(dataset.notes, ElementsAre(HasSubstr("left aside: other.json")));
+}
+
+TEST_F(DatasetTest, damaged_captions_of_other_trainers_are_refused) {
+  picture("p/a.png");
+  const auto refused = [&] { return error_of([&] { scan(options(), "sks"); }); };
+  for (const char* text : {"{", "[1]", "\"caption\"", "{\"caption\": 3}"}) {
+    write("p/a.json", text);
+    EXPECT_THAT(refused().where(), testing::EndsWith("a.json")) << text;
+    EXPECT_THAT(refused().hint(), HasSubstr("or remove the file")) << text;
+  }
+  write("p/a.json", "{}");
+  EXPECT_NO_THROW(scan(options(), "sks"));
+  for (const char* line :
+       {"{", "[]", "{\"text\": \"x\"}", "{\"file_name\": 1, \"text\": \"x\"}",
+        "{\"file_name\": \"a.png\"}", "{\"file_name\": \"a.png\", \"text\": [1]}",
+        "{\"file_name\": \"a.png\", \"text\": \"\xFF\"}"}) {
+    write("p/metadata.jsonl", std::string("{\"file_name\": \"a.png\", \"text\": \"\"}\n") + line);
+    EXPECT_THAT(refused().where(), testing::EndsWith("metadata.jsonl:2")) << line;
+    EXPECT_EQ(refused().kind(), ErrorKind::bad_input);
+  }
+  write("p/metadata.jsonl",
+        "{\"file_name\": \"a.png\", \"text\": \"" + std::string(100'001, 'x') + "\"}");
+  EXPECT_THAT(refused().message(), HasSubstr("longer than 100,000 bytes"));
+}
+
+TEST_F(DatasetTest, lines_and_tags_make_several_captions) {
+  picture("p/a.png");
+  write("p/a.txt", "a {red|blue} car\n\n  a car, grass , sky\n");
+  DatasetOptions asked = options();
+  EXPECT_THAT(scan(asked, "sks").examples[0].captions,
+              ElementsAre("sks, a {red|blue} car a car, grass , sky"));
+  asked.folders[0].caption_lines = true;
+  EXPECT_THAT(scan(asked, "sks").examples[0].captions,
+              ElementsAre("sks, a red car", "sks, a blue car", "sks, a car, grass , sky"));
+  asked.folders[0].shuffle_tags = true;
+  asked.folders[0].keep_tags = 2;  // the trigger word and one more
+  EXPECT_THAT(
+      scan(asked, "sks").examples[0].captions,
+      testing::UnorderedElementsAre("sks, a red car", "sks, a blue car", "sks, a car, grass , sky",
+                                    "sks, a car, grass, sky", "sks, a car, sky, grass"));
+  std::string lines;
+  for (int i = 0; i < 257; ++i) lines += "line " + std::to_string(i) + "\n";
+  write("p/a.txt", lines);
+  EXPECT_EQ(error_of([&] { scan(asked, "sks"); }).message(), "has 257 captions, more than 256");
+}
+
+TEST_F(DatasetTest, a_name_in_kohyas_manner_is_noted) {
+  picture("10_mascot/a.png");
+  picture("2024/b.png");
+  DatasetOptions asked = options({"10_mascot", "2024"});
+  EXPECT_THAT(scan(asked, "sks").notes, ElementsAre(HasSubstr("repeats = 10 would")));
+  asked.folders[0].repeats = 10;
+  EXPECT_THAT(scan(asked, "sks").notes, testing::IsEmpty());
+}
+
+TEST_F(DatasetTest, a_mirrored_picture_has_left_and_right_exchanged) {
+  picture("p/a.png", 80, 64);
+  write_mask(folder() / "m/a.png", 80, 64, 40);
+  DatasetOptions asked = options();
+  asked.folders[0].mask = folder() / "m";
+  asked.folders[0].flip = true;
+  const Dataset dataset = scan(asked, "sks");
+  const Example& example = dataset.examples[0];
+  EXPECT_TRUE(example.flip);
+  const Picture plain = load_pixels(example), mirrored = load_pixels(example, true);
+  ASSERT_EQ(mirrored.rgb.size(), plain.rgb.size());
+  for (size_t y = 0; y < 64; ++y)
+    for (size_t x = 0; x < 64; ++x)
+      for (size_t c = 0; c < 3; ++c)
+        ASSERT_EQ(mirrored.rgb[(y * 64 + x) * 3 + c], plain.rgb[(y * 64 + 63 - x) * 3 + c]);
+  HostTensor counts(DType::f32, {1, 8});
+  load_mask(counts.view, example, true);
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(counts.view.as<float>()[i], i < 4 ? 1.0f : 0.0f);
+  asked.folders[0].flip = false;
+  EXPECT_NE(scan(asked, "sks").hash, dataset.hash);
 }
 
 TEST_F(DatasetTest, unreadable_things_are_the_environments_fault) {

@@ -151,6 +151,51 @@ TEST(Loader, captions_are_dropped_at_the_rate_asked_for) {
   for (const Pick& pick : Loader(kMixed, dropping).batch(3, 1)) EXPECT_TRUE(pick.drop_caption);
 }
 
+TEST(Loader, captions_and_sides_are_drawn_evenly) {
+  std::vector<Example> examples = examples_of({{64, 1}, {64, 1}});
+  examples[0].captions = {"a", "b", "c"};
+  examples[0].flip = true;
+  examples[1].captions = {"d"};
+  const Loader loader(examples, options(2)), twin(examples, options(2));
+  std::map<std::pair<int64_t, bool>, int> seen;
+  const int steps = 6000;
+  for (int64_t step = 0; step < steps; ++step) {
+    const auto picks = loader.batch(step, 0), same = twin.batch(step, 0);
+    for (size_t i = 0; i < picks.size(); ++i) {
+      EXPECT_EQ(picks[i].caption, same[i].caption);
+      EXPECT_EQ(picks[i].mirrored, same[i].mirrored);
+      if (picks[i].example == 0) ++seen[{picks[i].caption, picks[i].mirrored}];
+      if (picks[i].example == 1) {
+        EXPECT_EQ(picks[i].caption, 0);
+        EXPECT_FALSE(picks[i].mirrored);
+      }
+    }
+  }
+  // Six kinds, each expected 1,000 times with a deviation of sqrt(6000 / 6 * 5 / 6) = 29; 5 of
+  // them.
+  ASSERT_EQ(seen.size(), 6u);
+  for (const auto& [kind, count] : seen) EXPECT_NEAR(count, steps / 6, 145);
+}
+
+TEST(Loader, an_example_may_have_a_dropout_of_its_own) {
+  std::vector<Example> examples = examples_of({{64, 1}, {64, 1}, {64, 1}});
+  examples[0].caption_dropout = 0;
+  examples[1].caption_dropout = 1;
+  LoaderOptions half = options(3);
+  half.caption_dropout = 0.5;
+  const Loader loader(examples, half);
+  int dropped = 0;
+  for (int64_t step = 0; step < 1000; ++step)
+    for (const Pick& pick : loader.batch(step, 0)) {
+      if (pick.example < 2) {
+        EXPECT_EQ(pick.drop_caption, pick.example == 1);
+      } else {
+        dropped += pick.drop_caption;
+      }
+    }
+  EXPECT_NEAR(dropped, 500, 5 * std::sqrt(1000 * 0.25));
+}
+
 TEST(Loader, the_first_order_of_a_seed_never_changes) {
   // Recorded: a later version must train a given seed in the same order, or old runs cannot resume.
   const std::vector<Example> five = examples_of(std::vector<std::pair<int, int64_t>>(5, {64, 1}));
