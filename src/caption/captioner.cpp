@@ -4,13 +4,36 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
+#include "caption/fetch.h"
+#include "caption/wd14_tagger.h"
 
 namespace fluxlora::caption {
 
+namespace {
+
+/// A folder, or the name of a model that was fetched.
+std::filesystem::path folder_of(const std::filesystem::path& model) {
+  if (folder_exists(model)) return model;
+  for (const FetchModel& known : fetch_models()) {
+    if (known.name != model) continue;
+    if (folder_exists(fetched_folder(known))) return fetched_folder(known);
+    throw bad_input(known.name, "has not been fetched yet", "fluxlora fetch " + known.name);
+  }
+  throw bad_input(model.string(), "is no folder", "give the folder with the model's ONNX files");
+}
+
+}  // namespace
+
 std::unique_ptr<Captioner> open_captioner(const Options& options) {
   if (options.kind == "none") return nullptr;
-  throw bad_input("--caption " + options.kind, "is not known", "give none");
+  if (options.kind != "wd14")
+    throw bad_input("--caption " + options.kind, "is not known", "give wd14 or none");
+  if (options.model.empty())
+    throw bad_input("--caption " + options.kind, "needs the folder of its model",
+                    "give it by --caption-model FOLDER");
+  return open_wd14_tagger(folder_of(options.model), options.tagger);
 }
 
 void caption_pictures(const Options& options, std::vector<CaptionedPicture>& pictures,

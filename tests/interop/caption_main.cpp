@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// caption_dump OPTIONS PICTURE...: a caption a line, for test_captions.py. OPTIONS is a JSON object
+// with "kind", "model" and what of caption::Options is to differ.
+#include <cstdio>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "caption/captioner.h"
+
+int main(int argc, char** argv) try {
+  if (argc < 2) return 2;
+  const auto json = nlohmann::json::parse(argv[1]);
+  fluxlora::caption::Options options;
+  options.kind = json.at("kind").get<std::string>();
+  options.model = json.at("model").get<std::string>();
+  auto& tagger = options.tagger;
+  tagger.general_threshold = json.value("general", tagger.general_threshold);
+  tagger.character_threshold = json.value("character", tagger.character_threshold);
+  tagger.blacklist = json.value("blacklist", tagger.blacklist);
+  const auto captioner = fluxlora::caption::open_captioner(options);
+  for (int i = 2; i < argc; ++i)
+    std::printf("%s\n", captioner->describe(fluxlora::read_picture(argv[i])).c_str());
+  return 0;
+} catch (const fluxlora::Error& error) {
+  std::fputs(error.two_lines().c_str(), stderr);
+  return static_cast<int>(error.kind());
+}
