@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "caption/fetch.h"
+#include "caption/florence2.h"
 #include "caption/wd14_tagger.h"
 
 namespace fluxlora::caption {
@@ -28,12 +29,14 @@ std::filesystem::path folder_of(const std::filesystem::path& model) {
 
 std::unique_ptr<Captioner> open_captioner(const Options& options) {
   if (options.kind == "none") return nullptr;
-  if (options.kind != "wd14")
-    throw bad_input("--caption " + options.kind, "is not known", "give wd14 or none");
+  if (options.kind != "wd14" && options.kind != "florence2")
+    throw bad_input("--caption " + options.kind, "is not known", "give wd14, florence2 or none");
   if (options.model.empty())
     throw bad_input("--caption " + options.kind, "needs the folder of its model",
                     "give it by --caption-model FOLDER");
-  return open_wd14_tagger(folder_of(options.model), options.tagger);
+  const std::filesystem::path folder = folder_of(options.model);
+  if (options.kind == "wd14") return open_wd14_tagger(folder, options.tagger);
+  return open_florence2(folder, options.florence);
 }
 
 void caption_pictures(const Options& options, std::vector<CaptionedPicture>& pictures,

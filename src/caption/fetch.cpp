@@ -121,6 +121,15 @@ FetchModel tagger(const std::string& name) {
   return {name, "wd14", "SmilingWolf/" + name, {"selected_tags.csv", "model.onnx"}};
 }
 
+FetchModel florence(const std::string& name, const std::string& repository) {
+  return {name,
+          "florence2",
+          repository,
+          {"preprocessor_config.json", "generation_config.json", "vocab.json", "merges.txt",
+           "tokenizer_config.json", "onnx/vision_encoder.onnx", "onnx/embed_tokens.onnx",
+           "onnx/encoder_model.onnx", "onnx/decoder_model.onnx"}};
+}
+
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
@@ -130,8 +139,15 @@ std::string variable(const char* name) {
 
 const std::vector<FetchModel>& fetch_models() {
   static const std::vector<FetchModel> models{
-      tagger("wd-vit-tagger-v3"), tagger("wd-swinv2-tagger-v3"), tagger("wd-convnext-tagger-v3"),
-      tagger("wd-vit-large-tagger-v3"), tagger("wd-eva02-large-tagger-v3")};
+      tagger("wd-vit-tagger-v3"),
+      tagger("wd-swinv2-tagger-v3"),
+      tagger("wd-convnext-tagger-v3"),
+      tagger("wd-vit-large-tagger-v3"),
+      tagger("wd-eva02-large-tagger-v3"),
+      florence("florence-2-base", "onnx-community/Florence-2-base"),
+      florence("florence-2-base-ft", "onnx-community/Florence-2-base-ft"),
+      florence("florence-2-large", "onnx-community/Florence-2-large"),
+      florence("florence-2-large-ft", "onnx-community/Florence-2-large-ft")};
   return models;
 }
 

@@ -87,43 +87,49 @@ class OnnxSession::Impl {
     read_ports(outputs, ov.compiled_model_outputs_size, ov.compiled_model_output_by_index);
   }
 
-  void set(const OnnxPort& port, const OnnxTensor& tensor) {
+  /// Whether the model has an input of this name; if so it is set.
+  bool set(const std::string& name, const OnnxTensor& tensor) {
+    void* port = nullptr;
+    if (ov.compiled_model_input_by_name(compiled.get(), name.c_str(), &port) != 0) return false;
+    ov.output_const_port_free(port);
     const auto fill = [&](const auto& values, int type) {
       CHECK(static_cast<int64_t>(values.size()) == std::accumulate(tensor.shape.begin(),
                                                                    tensor.shape.end(), int64_t{1},
                                                                    std::multiplies<>()),
-            "onnx: values and shape of " + port.name);
+            "onnx: values and shape of " + name);
       std::vector<int64_t> dims = tensor.shape;
       void* made = nullptr;
       check(ov.tensor_create(type, {static_cast<int64_t>(dims.size()), dims.data()}, &made),
-            "has no room for its input " + port.name);
+            "has no room for its input " + name);
       const Owned owned(made, ov.tensor_free);
       void* data = nullptr;
       if (!values.empty()) {
-        check(ov.tensor_data(made, &data), "has no room for its input " + port.name);
+        check(ov.tensor_data(made, &data), "has no room for its input " + name);
         std::memcpy(data, values.data(), values.size() * sizeof(values[0]));
       }
-      check(
-          ov.infer_request_set_tensor(request.get(), port.name.c_str(), made),
-          fmt::format("does not take {} of shape ({})", port.name, fmt::join(tensor.shape, ", ")));
+      check(ov.infer_request_set_tensor(request.get(), name.c_str(), made),
+            fmt::format("does not take {} of shape ({})", name, fmt::join(tensor.shape, ", ")));
     };
     if (const auto* floats = std::get_if<std::vector<float>>(&tensor.values))
       fill(*floats, OpenVino::kF32);
     else
       fill(std::get<std::vector<int64_t>>(tensor.values), OpenVino::kI64);
+    return true;
   }
 
-  OnnxTensors run() {
+  OnnxTensors run(const std::vector<std::string>& wanted) {
     check(ov.infer_request_infer(request.get()), "fails on this input");
     OnnxTensors all;
-    for (size_t i = 0; i < outputs.size(); ++i) {
+    for (const std::string& name : wanted) {
       void* got = nullptr;
-      check(ov.infer_request_get_output_tensor_by_index(request.get(), i, &got), "has no output");
+      check(ov.infer_request_get_tensor(request.get(), name.c_str(), &got), "gives no " + name);
       const Owned tensor(got, ov.tensor_free);
       int type = 0;
-      check(ov.tensor_get_element_type(got, &type), "has an output without a type");
-      if (type == OpenVino::kF32 || type == OpenVino::kI64)
-        all.emplace(outputs[i].name, read_tensor(ov, got, type));
+      check(ov.tensor_get_element_type(got, &type), "gives no " + name);
+      if (type != OpenVino::kF32 && type != OpenVino::kI64)
+        throw bad_input(path.string(), "gives " + name + " in another type than f32 and i64",
+                        "take the model's files in full precision");
+      all.emplace(name, read_tensor(ov, got, type));
     }
     return all;
   }
@@ -174,15 +180,18 @@ const std::vector<OnnxPort>& OnnxSession::outputs() const {
   return impl_->outputs;
 }
 
-OnnxTensors OnnxSession::run(const OnnxTensors& inputs) {
-  for (const OnnxPort& port : impl_->inputs) {
-    const auto given = inputs.find(port.name);
-    if (given == inputs.end())
-      throw bad_input(impl_->path.string(), "wants an input " + port.name + " that is not known",
-                      "give the ONNX files of a model of this kind");
-    impl_->set(port, given->second);
+OnnxTensors OnnxSession::run(const OnnxTensors& inputs, const std::vector<std::string>& wanted) {
+  size_t known = 0;
+  for (const auto& [name, tensor] : inputs) known += impl_->set(name, tensor) ? 1 : 0;
+  if (known < impl_->inputs.size()) {
+    std::vector<std::string> names;
+    for (const OnnxPort& port : impl_->inputs) names.push_back(port.name);
+    throw bad_input(
+        impl_->path.string(),
+        fmt::format("wants more inputs than are known: it has {}", fmt::join(names, ", ")),
+        "give the ONNX files of a model of this kind");
   }
-  return impl_->run();
+  return impl_->run(wanted);
 }
 
 }  // namespace fluxlora::caption

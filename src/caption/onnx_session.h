@@ -26,7 +26,7 @@ using OnnxTensors = std::map<std::string, OnnxTensor>;
 
 /// An input or output of a model.
 struct OnnxPort {
-  std::string name;
+  std::string name;            ///< one of those that it has: a file may give a tensor several
   std::vector<int64_t> shape;  ///< -1: any; empty also when the number of dimensions is open
 };
 
@@ -47,10 +47,10 @@ class OnnxSession {
   const std::vector<OnnxPort>& inputs() const;
   const std::vector<OnnxPort>& outputs() const;
 
-  /// All outputs that are f32 or i64, by name. Takes of `inputs` those that the model has. Throws
-  /// Error (bad_input) that names the file when one is missing, or has a type or shape that the
-  /// model does not take.
-  OnnxTensors run(const OnnxTensors& inputs);
+  /// The outputs of the names `wanted`, f32 or i64. Takes of `inputs` those that the model has.
+  /// Throws Error (bad_input) that names the file when it has more inputs or lacks an output, or an
+  /// input has a type or shape that the model does not take.
+  OnnxTensors run(const OnnxTensors& inputs, const std::vector<std::string>& wanted);
 
  private:
   class Impl;

@@ -107,6 +107,7 @@ OpenVino open() {
   FIND(core_compile_model_from_file);
   FIND(compiled_model_inputs_size);
   FIND(compiled_model_outputs_size);
+  FIND(compiled_model_input_by_name);
   FIND(compiled_model_input_by_index);
   FIND(compiled_model_output_by_index);
   FIND(compiled_model_create_infer_request);
@@ -117,7 +118,7 @@ OpenVino open() {
   FIND(output_const_port_free);
   FIND(infer_request_set_tensor);
   FIND(infer_request_infer);
-  FIND(infer_request_get_output_tensor_by_index);
+  FIND(infer_request_get_tensor);
   FIND(infer_request_free);
   FIND(tensor_create);
   FIND(tensor_get_shape);

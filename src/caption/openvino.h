@@ -32,6 +32,7 @@ struct OpenVino {
   Status (*core_compile_model_from_file)(Handle, const char*, const char*, size_t, Handle*, ...);
   Status (*compiled_model_inputs_size)(Handle, size_t*);
   Status (*compiled_model_outputs_size)(Handle, size_t*);
+  Status (*compiled_model_input_by_name)(Handle, const char*, Handle*);
   Status (*compiled_model_input_by_index)(Handle, size_t, Handle*);
   Status (*compiled_model_output_by_index)(Handle, size_t, Handle*);
   Status (*compiled_model_create_infer_request)(Handle, Handle*);
@@ -42,7 +43,7 @@ struct OpenVino {
   void (*output_const_port_free)(Handle);
   Status (*infer_request_set_tensor)(Handle, const char*, Handle);
   Status (*infer_request_infer)(Handle);
-  Status (*infer_request_get_output_tensor_by_index)(Handle, size_t, Handle*);
+  Status (*infer_request_get_tensor)(Handle, const char*, Handle*);
   void (*infer_request_free)(Handle);
   Status (*tensor_create)(int, Shape, Handle*);
   Status (*tensor_get_shape)(Handle, Shape*);

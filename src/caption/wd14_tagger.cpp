@@ -105,8 +105,7 @@ class Wd14Tagger final : public Captioner {
       for (size_t c = 0; c < 3; ++c) pixels[i + c] = small.rgb[i + 2 - c];
     OnnxTensors in;
     in[session_.inputs()[0].name] = {{1, side_, side_, 3}, std::move(pixels)};
-    const OnnxTensors out = session_.run(in);
-    if (out.size() != 1) refuse();
+    const OnnxTensors out = session_.run(in, {session_.outputs()[0].name});
     const auto* probabilities = std::get_if<std::vector<float>>(&out.begin()->second.values);
     if (!probabilities) refuse();
     if (probabilities->size() != tags_.size())

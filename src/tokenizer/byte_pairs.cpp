@@ -13,8 +13,6 @@ namespace {
 // Room for the ids of a damaged file must not take the machine's memory.
 constexpr int32_t kLargestId = 1 << 24;
 
-const std::string kWordEnd = "</w>";
-
 }  // namespace
 
 ByteAlphabet::ByteAlphabet() : symbols_(256) {
@@ -40,8 +38,9 @@ std::string ByteAlphabet::bytes(std::string_view token) const {
   return out;
 }
 
-BytePairs::BytePairs(Vocabulary vocabulary, const Merges& merges, const std::string& where)
-    : vocabulary_(std::move(vocabulary)) {
+BytePairs::BytePairs(Vocabulary vocabulary, const Merges& merges, const std::string& where,
+                     std::string word_end)
+    : word_end_(std::move(word_end)), vocabulary_(std::move(vocabulary)) {
   for (const auto& [token, id] : vocabulary_) {
     if (id < 0 || id >= kLargestId)
       throw bad_input(where, "gives the token \"" + token + "\" the id " + std::to_string(id),
@@ -78,7 +77,7 @@ void BytePairs::append_ids(std::vector<int32_t>& ids, std::string_view word,
   symbols.reserve(word.size());
   for (size_t i = 0; i < word.size(); ++i) {
     const std::string& symbol = alphabet_.symbol(static_cast<unsigned char>(word[i]));
-    const int32_t found = id(i + 1 == word.size() ? symbol + kWordEnd : symbol);
+    const int32_t found = id(i + 1 == word.size() ? symbol + word_end_ : symbol);
     symbols.push_back(found < 0 ? unknown : found);
   }
   merge(symbols);

@@ -33,10 +33,12 @@ class BytePairs {
   using Merges = std::vector<std::pair<std::string, std::string>>;
 
   /// `where` names the file of the merges in Errors (bad_input): a merge whose parts or result are
-  /// not in the vocabulary.
-  BytePairs(Vocabulary vocabulary, const Merges& merges, const std::string& where);
+  /// not in the vocabulary. `word_end` marks the last symbol of a word: CLIP's "</w>", nothing for
+  /// GPT-2 and BART.
+  BytePairs(Vocabulary vocabulary, const Merges& merges, const std::string& where,
+            std::string word_end = "</w>");
 
-  /// Appends the ids of one word: its bytes as symbols, the last with "</w>", merged by rank. A
+  /// Appends the ids of one word: its bytes as symbols, the last with the mark, merged by rank. A
   /// symbol that is not in the vocabulary becomes `unknown`.
   void append_ids(std::vector<int32_t>& ids, std::string_view word, int32_t unknown) const;
 
@@ -58,6 +60,7 @@ class BytePairs {
   void merge(std::vector<int32_t>& symbols) const;
 
   ByteAlphabet alphabet_;
+  std::string word_end_;
   Vocabulary vocabulary_;
   std::vector<std::string> tokens_;
   std::unordered_map<uint64_t, Merge> merges_;

@@ -70,6 +70,18 @@ class Tokenizer {
   SpecialTokens raw_, normalized_;
 };
 
+/// A tokenizer whose ids can be read back.
+class WritingTokenizer : public Tokenizer {
+ public:
+  /// The text of ids, specials left out. Bytes that are no whole character become U+FFFD.
+  virtual std::string text(const std::vector<int32_t>& ids) const = 0;
+};
+
+/// BART's (GPT-2's) byte-level BPE from vocab.json and merges.txt, or from tokenizer.json, with
+/// tokenizer_config.json and special_tokens_map.json where they exist. Throws Error (bad_input)
+/// that names the file.
+std::unique_ptr<WritingTokenizer> open_bart_tokenizer(const std::filesystem::path& folder);
+
 /// CLIP's byte-level BPE from vocab.json and merges.txt, from tokenizer.json, or from the
 /// merges.txt of CLIP itself alone, with tokenizer_config.json and special_tokens_map.json where
 /// they exist. Throws Error (bad_input) that names the file.

@@ -95,4 +95,35 @@ size_t grapheme_end(std::string_view text, size_t at) {
   return at;
 }
 
+std::string repair(std::string_view bytes) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(bytes[i]); };
+  std::string out;
+  for (size_t at = 0; at < bytes.size();) {
+    const unsigned char lead = byte(at);
+    const size_t length = lead < 0x80                    ? 1
+                          : lead >= 0xC2 && lead <= 0xDF ? 2
+                          : lead >= 0xE0 && lead <= 0xEF ? 3
+                          : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                                         : 0;
+    size_t good = 1;
+    for (; good < length && at + good < bytes.size(); ++good) {
+      // The second byte excludes long forms, surrogates and what is above U+10FFFF.
+      const bool second = good == 1;
+      const unsigned char low = second && lead == 0xE0   ? 0xA0
+                                : second && lead == 0xF0 ? 0x90
+                                                         : 0x80;
+      const unsigned char high = second && lead == 0xED   ? 0x9F
+                                 : second && lead == 0xF4 ? 0x8F
+                                                          : 0xBF;
+      if (byte(at + good) < low || byte(at + good) > high) break;
+    }
+    if (length > 0 && good == length)
+      out += bytes.substr(at, length);
+    else
+      append(out, 0xFFFD);
+    at += good;
+  }
+  return out;
+}
+
 }  // namespace fluxlora::unicode

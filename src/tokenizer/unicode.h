@@ -14,6 +14,10 @@ char32_t next(std::string_view text, size_t& at);
 /// Appends the UTF-8 of a code point.
 void append(std::string& text, char32_t code);
 
+/// Valid UTF-8 of any bytes: each maximal beginning of a character that does not go on (Unicode,
+/// section 3.9, "U+FFFD Substitution of Maximal Subparts") becomes U+FFFD.
+std::string repair(std::string_view bytes);
+
 /// General category L*, N*, and the property White_Space.
 bool is_letter(char32_t code);
 bool is_number(char32_t code);

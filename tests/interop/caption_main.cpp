@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // caption_dump OPTIONS PICTURE...: a caption a line, for test_captions.py. OPTIONS is a JSON object
-// with "kind", "model" and what of caption::Options is to differ.
+// with "kind", "model" and what of caption::Options is to differ. Tokens come as "tokens ..." lines
+// on stderr.
 #include <cstdio>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "caption/captioner.h"
 
 int main(int argc, char** argv) try {
@@ -18,6 +20,11 @@ int main(int argc, char** argv) try {
   tagger.general_threshold = json.value("general", tagger.general_threshold);
   tagger.character_threshold = json.value("character", tagger.character_threshold);
   tagger.blacklist = json.value("blacklist", tagger.blacklist);
+  auto& florence = options.florence;
+  florence.detail = json.value("detail", florence.detail);
+  florence.beams = json.value("beams", florence.beams);
+  florence.max_tokens = json.value("max_tokens", florence.max_tokens);
+  fluxlora::set_log_level(fluxlora::LogLevel::debug);
   const auto captioner = fluxlora::caption::open_captioner(options);
   for (int i = 2; i < argc; ++i)
     std::printf("%s\n", captioner->describe(fluxlora::read_picture(argv[i])).c_str());

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes small models of the kinds that captioners use, with the files that the published ones have.
 
-    python tests/interop/caption_models.py wd14 FOLDER
+    python tests/interop/caption_models.py wd14|florence2 FOLDER
 
 The weights are random with a fixed seed; inputs, outputs, their names and the files beside are those of the published
 models, so the program's way through them is the same.
 """
 
 import csv
+import json
 import pathlib
 import sys
 import warnings
@@ -61,5 +62,89 @@ def make_wd14(folder, size=56):
     return folder
 
 
+
+
+class _Part(torch.nn.Module):
+    """A piece of a model as a module of its own."""
+
+    def __init__(self, run, *owned):
+        super().__init__()
+        self.run, self.owned = run, torch.nn.ModuleList(owned)
+
+    def forward(self, *inputs):
+        return self.run(*inputs)
+
+
+def florence2_model(vocabulary, projection=48):
+    """Florence2ForConditionalGeneration in small; its words depend on the picture."""
+    from transformers import BartConfig, Florence2Config, Florence2ForConditionalGeneration, Florence2VisionConfig
+
+    vision = Florence2VisionConfig(depths=(1, 1, 1, 1), embed_dim=(16, 32, 48, 64), num_heads=(1, 2, 3, 4),
+                                   num_groups=(1, 2, 3, 4), window_size=4, projection_dim=projection)  # fmt: skip
+    text = BartConfig(vocab_size=vocabulary, d_model=projection, encoder_layers=2, decoder_layers=2,
+                      encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=96,
+                      max_position_embeddings=128)  # fmt: skip
+    config = Florence2Config(vision_config=vision, text_config=text, image_token_id=vocabulary - 1)
+    config._attn_implementation = "eager"
+    torch.manual_seed(3)
+    model = Florence2ForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() >= 2:
+                scale = 1.0 if "shared" in name or "embed" in name else 1.5
+                weight.normal_(std=scale / weight[0].numel() ** 0.5)
+    return model
+
+
+def make_florence2(folder, size=64):
+    """The four ONNX files, a byte-pair vocabulary of its own, the configurations beside them. Gives the folder and
+    the model itself."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import BartTokenizer
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = ByteLevelBPETokenizer()
+    words = ["What does the image describe?", "Describe in detail what is shown in the image.",
+             "Describe with a paragraph what is shown in the image.", "a cat on a red mat, and it's 12 o'clock"]  # fmt: skip
+    pairs.train_from_iterator(words * 9, vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    pairs.save_model(str(folder))
+    BartTokenizer.from_pretrained(folder).save_pretrained(folder)
+    vocabulary = pairs.get_vocab_size() + 1  # and the place of a picture
+    model = florence2_model(vocabulary)
+    core = model.model.language_model
+    hidden = core.config.d_model
+    states, mask = torch.zeros(1, 9, hidden), torch.ones(1, 9, dtype=torch.long)
+    onnx = folder / "onnx"
+    onnx.mkdir(exist_ok=True)
+
+    _export(_Part(lambda x: model.get_image_features(x).pooler_output, model), (torch.zeros(1, 3, size, size),),
+            onnx / "vision_encoder.onnx", ["pixel_values"], ["image_features"])  # fmt: skip
+    _export(_Part(model.get_input_embeddings(), model), (torch.zeros(2, 3, dtype=torch.long),),
+            onnx / "embed_tokens.onnx", ["input_ids"], ["inputs_embeds"],
+            {"input_ids": {0: "N", 1: "T"}})  # fmt: skip
+    _export(_Part(lambda m, e: core.encoder(attention_mask=m, inputs_embeds=e).last_hidden_state, core),
+            (mask, states), onnx / "encoder_model.onnx", ["attention_mask", "inputs_embeds"], ["last_hidden_state"],
+            {"attention_mask": {0: "N", 1: "S"}, "inputs_embeds": {0: "N", 1: "S"}})  # fmt: skip
+
+    def decode(mask, states, embeds):
+        seen = core.decoder(encoder_attention_mask=mask, encoder_hidden_states=states, inputs_embeds=embeds,
+                            use_cache=False).last_hidden_state  # fmt: skip
+        return model.lm_head(seen)
+
+    _export(_Part(decode, model), (mask.expand(2, -1), states.expand(2, -1, -1), torch.zeros(2, 4, hidden)),
+            onnx / "decoder_model.onnx", ["encoder_attention_mask", "encoder_hidden_states", "inputs_embeds"],
+            ["logits"], {"encoder_attention_mask": {0: "N", 1: "S"}, "encoder_hidden_states": {0: "N", 1: "S"},
+                         "inputs_embeds": {0: "N", 1: "T"}})  # fmt: skip
+    generation = {"bos_token_id": 0, "decoder_start_token_id": 2, "early_stopping": True, "eos_token_id": 2,
+                  "forced_bos_token_id": 0, "forced_eos_token_id": 2, "no_repeat_ngram_size": 3, "num_beams": 3,
+                  "pad_token_id": 1}  # fmt: skip
+    picture = {"do_resize": True, "size": {"height": size, "width": size}, "resample": 3, "rescale_factor": 1 / 255,
+               "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}  # fmt: skip
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    (folder / "preprocessor_config.json").write_text(json.dumps(picture))
+    return folder, model
+
+
 if __name__ == "__main__":
-    {"wd14": make_wd14}[sys.argv[1]](sys.argv[2])
+    {"wd14": make_wd14, "florence2": make_florence2}[sys.argv[1]](sys.argv[2])

@@ -32,13 +32,13 @@ def pictures(tmp_path_factory):
     return sorted(folder.glob("*.png"))
 
 
-def captions(options, pictures):
-    """What the program says of the pictures."""
+def describe(options, pictures):
+    """What the program says of the pictures, and what it logs."""
     environment = dict(os.environ, FLUXLORA_OPENVINO=str(RUNTIME))
     done = subprocess.run([program("caption_dump"), json.dumps(options), *map(str, pictures)], capture_output=True,
                           text=True, env=environment, timeout=120)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout.split("\n")[:-1]
+    return done.stdout.split("\n")[:-1], done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_wd14_tags_are_those_of_the_reference(wd14, pictures):
                 shown = name if name == "=_=" else name.replace("_", " ")
                 expected[shown] = (category == 0, -float(probability))
         options = {"kind": "wd14", "model": str(wd14), "general": general, "character": character}
-        (line,) = captions({**options, "blacklist": blacklist}, [picture])
+        (line,), _ = describe({**options, "blacklist": blacklist}, [picture])
         got = line.split(", ")
         assert sorted(got) == sorted(expected), picture
         for first, second in zip(got, got[1:]):  # the order, but for near ties
@@ -108,3 +108,73 @@ def test_wd14_says_which_files_do_not_fit(wd14, pictures, tmp_path):
                           capture_output=True, text=True, env=dict(os.environ, FLUXLORA_OPENVINO=str(RUNTIME)))  # fmt: skip
     assert done.returncode == 2
     assert "gives 74 probabilities, but selected_tags.csv has 71 tags" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def florence2(tmp_path_factory):
+    folder, model = caption_models.make_florence2(tmp_path_factory.mktemp("florence2"))
+    return folder, model
+
+
+def florence2_tokens(florence2, picture, question, beams, length):
+    """The tokens of transformers' own generate() on the model that the ONNX files were made of."""
+    import torch
+    from transformers import BartTokenizer
+
+    folder, model = florence2
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    generation = json.loads((folder / "generation_config.json").read_text())
+    image = Image.open(picture).convert("RGB").resize((settings["size"]["width"],) * 2, Image.BICUBIC)
+    pixels = np.asarray(image, np.float64) * settings["rescale_factor"]
+    pixels = (pixels - settings["image_mean"]) / settings["image_std"]
+    pixels = torch.tensor(pixels.transpose(2, 0, 1)[None].astype(np.float32))
+    tokenizer = BartTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        places = model.get_image_features(pixels).pooler_output.shape[1]
+        ids = torch.tensor([[model.config.image_token_id] * places + tokenizer(question).input_ids])
+        generation.update(num_beams=beams, early_stopping=generation["early_stopping"] and beams > 1)
+        out = model.generate(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), do_sample=False,
+                             max_new_tokens=length, **generation)[0].tolist()  # fmt: skip
+    end = out.index(2, 1) + 1
+    return out[:end], tokenizer.decode(out, skip_special_tokens=True)
+
+
+def words(text):
+    """Captions are one line: control characters, which a random model writes too, are spaces there."""
+    return "".join(c if c.isprintable() else " " for c in text).split()
+
+
+# The pictures have the model's size already: Pillow's way of resizing and ours differ by a few of 255, which would
+# decide between the many tokens that a random model finds equally likely.
+@pytest.mark.parametrize(
+    "detail, question, beams, length",
+    [
+        ("short", "What does the image describe?", 1, 24),
+        ("detailed", "Describe in detail what is shown in the image.", 0, 24),
+        ("long", "Describe with a paragraph what is shown in the image.", 2, 7),
+    ],
+)
+def test_florence2_tokens_are_those_of_the_reference(florence2, pictures, tmp_path, detail, question, beams, length):
+    for picture in pictures:
+        Image.open(picture).resize((64, 64)).save(tmp_path / picture.name)
+    pictures = sorted(tmp_path.glob("*.png"))
+    options = {"kind": "florence2", "model": str(florence2[0]), "detail": detail, "beams": beams, "max_tokens": length}
+    lines, log = describe(options, pictures)
+    tokens = [list(map(int, line.split()[1:])) for line in log.splitlines() if line.startswith("tokens ")]
+    expected = [florence2_tokens(florence2, p, question, beams or 3, length) for p in pictures]
+    assert tokens == [ids for ids, _ in expected]
+    assert list(map(words, lines)) == [words(text) for _, text in expected]
+    assert len(set(map(tuple, tokens))) > 2, "the words must depend on the picture"
+
+
+def test_barts_tokenizer_is_that_of_the_reference(florence2):
+    from transformers import BartTokenizer
+
+    texts = ["What does the image describe?", "  two  spaces\n\nand lines \t", "it's we'll I'd they're 'tis 12.5%", "",
+             "caf\u00e9 na\u00efve \U0001f63a\u200d\u2b1b \u6771\u4eac", "<s>a</s> <mask>b <pad>", "x\u00a0y \u2003 z", "a " * 30]  # fmt: skip
+    given = "".join(f"{len(t.encode())}\n{t}" for t in texts)
+    done = subprocess.run([program("tokenize_dump"), "bart", florence2[0], "0"], input=given.encode(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    got = [list(map(int, line.split())) for line in done.stdout.decode().split("\n")[:-1]]
+    reference = BartTokenizer.from_pretrained(florence2[0])
+    assert got == [reference(t).input_ids for t in texts]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenize_dump clip|t5 FOLDER LENGTH: ids of the texts on stdin, a line each, for
+// tokenize_dump clip|t5|bart FOLDER LENGTH: ids of the texts on stdin, a line each, for
 // test_tokenizers.py. A text comes as its number of bytes, a line feed and the bytes, so that it
 // may hold anything. LENGTH 0 means as long as the text needs.
 #include <cstdio>
@@ -11,9 +11,11 @@
 
 int main(int argc, char** argv) try {
   if (argc != 4) return 2;
-  const bool clip = std::string(argv[1]) == "clip";
-  const auto tokenizer =
-      clip ? fluxlora::open_clip_tokenizer(argv[2]) : fluxlora::open_t5_tokenizer(argv[2]);
+  const std::string kind = argv[1];
+  const std::unique_ptr<fluxlora::Tokenizer> tokenizer =
+      kind == "clip"   ? fluxlora::open_clip_tokenizer(argv[2])
+      : kind == "bart" ? fluxlora::open_bart_tokenizer(argv[2])
+                       : fluxlora::open_t5_tokenizer(argv[2]);
   const int length = std::stoi(argv[3]);
   std::string count;
   while (std::getline(std::cin, count)) {

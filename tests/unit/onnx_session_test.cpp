@@ -65,7 +65,7 @@ TEST_F(OnnxSessionTest, RunsAModelOfOpenSizes) {
     in["a"] = {{rows, 2}, a};
     in["b"] = {{2, 1}, std::vector<float>{10, 100}};
     in["k"] = {{2}, std::vector<int64_t>{int64_t{1} << 29, -3}};
-    const OnnxTensors out = session.run(in);
+    const OnnxTensors out = session.run(in, {"y", "twice"});
     std::vector<float> product{210, 430, 650};
     product.resize(static_cast<size_t>(rows));
     EXPECT_THAT(out.at("y").shape, ElementsAre(rows, 1));
@@ -80,11 +80,14 @@ TEST_F(OnnxSessionTest, SaysWhatIsWrongWithAnInput) {
   write_file_atomically(folder / "m.onnx", product_and_double());
   OnnxSession session(folder / "m.onnx");
   OnnxTensors in;
-  EXPECT_ERROR(session.run(in), bad_input, "m.onnx", "wants an input a");
+  EXPECT_ERROR(session.run(in, {"y", "twice"}), bad_input, "m.onnx", "it has a, b, k");
   in["a"] = {{1, 3}, std::vector<float>{1, 2, 3}};
   in["b"] = {{2, 1}, std::vector<float>{10, 100}};
   in["k"] = {{1}, std::vector<int64_t>{1}};
-  EXPECT_ERROR(session.run(in), bad_input, "m.onnx", "does not take a of shape (1, 3)");
+  EXPECT_ERROR(session.run(in, {"y", "twice"}), bad_input, "m.onnx",
+               "does not take a of shape (1, 3)");
+  in["a"] = {{1, 2}, std::vector<float>{1, 2}};
+  EXPECT_ERROR(session.run(in, {"z"}), bad_input, "m.onnx", "gives no z");
 }
 
 TEST_F(OnnxSessionTest, SaysWhatIsWrongWithAFile) {
