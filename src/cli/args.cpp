@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
+#include <cmath>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -10,6 +12,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "base/file.h"
 #include "base/nearest.h"
 #include "base/parallel.h"
 
@@ -101,6 +104,17 @@ CLI::Option* add_model_options(CLI::App& command, ModelPaths& model) {
   return option;
 }
 
+void add_dtype_option(CLI::App& command, std::string& dtype) {
+  command.add_option("--dtype", dtype, "Types of the matrices; those of the file unless given")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}).description(""))
+      ->type_name("f32|bf16|f16");
+}
+
+std::optional<DType> dtype_option(const std::string& dtype) {
+  if (dtype.empty()) return std::nullopt;
+  return dtype == "f32" ? DType::f32 : dtype == "bf16" ? DType::bf16 : DType::f16;
+}
+
 void add_device_options(CLI::App& command, DeviceArgs& args) {
   command
       .add_option(
@@ -111,6 +125,17 @@ void add_device_options(CLI::App& command, DeviceArgs& args) {
   command.add_option("--threads", args.threads, "Threads to use; all cores unless given")
       ->check(CLI::Range(1, kMostThreads).description(""))
       ->type_name("N");
+}
+
+LoraArg parse_lora(const std::string& text) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || file_exists(text)) return {text};
+  LoraArg lora{text.substr(0, colon)};
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, lora.weight);
+  if (error != std::errc() || stop != end || !std::isfinite(lora.weight))
+    throw bad_input("--lora " + text, "does not end in a weight", "give FILE or FILE:0.7");
+  return lora;
 }
 
 void set_example(CLI::App& command, const std::string& line) {

@@ -13,6 +13,10 @@ namespace fluxlora::cli {
 void add_train(CLI::App& program, int& status);
 void add_sample(CLI::App& program, int& status);
 void add_inspect(CLI::App& program, int& status);
+void add_convert(CLI::App& program, int& status);
+void add_resize(CLI::App& program, int& status);
+void add_combine(CLI::App& program, int& status);
+void add_extract(CLI::App& program, int& status);
 void add_fetch(CLI::App& program, int& status);
 void add_doctor(CLI::App& program, int& status);
 

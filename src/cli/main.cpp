@@ -36,6 +36,10 @@ int run(int count, char** values) {
   cli::add_train(program, status);
   cli::add_sample(program, status);
   cli::add_inspect(program, status);
+  cli::add_convert(program, status);
+  cli::add_resize(program, status);
+  cli::add_combine(program, status);
+  cli::add_extract(program, status);
   cli::add_fetch(program, status);
   cli::add_doctor(program, status);
   for (CLI::App* command : program.get_subcommands([](CLI::App*) { return true; }))

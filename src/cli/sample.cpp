@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // fluxlora sample: pictures from prompts.
-#include <charconv>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,23 +33,6 @@ struct SampleArgs {
   double guidance = 3.5;
   DeviceArgs device;
 };
-
-struct LoraArg {
-  fs::path path;
-  double weight = 1;
-};
-
-/// "F" or "F:0.7".
-LoraArg parse_lora(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string::npos || file_exists(text)) return {text};
-  LoraArg lora{text.substr(0, colon)};
-  const char* const end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, lora.weight);
-  if (error != std::errc() || stop != end || !std::isfinite(lora.weight))
-    throw bad_input("--lora " + text, "does not end in a weight", "give FILE or FILE:0.7");
-  return lora;
-}
 
 std::vector<std::string> read_prompts(const SampleArgs& args) {
   if (args.prompts.empty()) return {args.prompt};

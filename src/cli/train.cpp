@@ -38,6 +38,7 @@ void compare_with_earlier(const train::RunOptions& options) {
   train::RunOptions earlier = config::load_config(file);
   static_cast<ModelPaths&>(earlier.model) = options.model;
   earlier.model.assistant_lora = options.model.assistant_lora;
+  earlier.lora.continue_from = options.lora.continue_from;
   if (options.train.schedule.schedule == "constant") earlier.train.steps = options.train.steps;
   const size_t folders = options.dataset.folders.size();
   if (earlier.dataset.folders.size() == folders)

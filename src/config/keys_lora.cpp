@@ -24,6 +24,17 @@ std::vector<RunKey> lora_keys() {
                   "`diffusers`, or patterns over module names such as `*.attn.to_q`",
        .source = "every linear layer of attention and feed-forward"},
       {.table = "lora",
+       .name = "continue_from",
+       .access = AT(lora.continue_from),
+       .meaning =
+           "A LoRA to go on from: a file of any layout (docs/formats.md), or the folder of a "
+           "checkpoint or of PEFT; its layers, ranks and alphas replace `rank`, `alpha` and "
+           "`targets`",
+       .source = "own",
+       .kind = Kind::path,
+       .says = Says::origin,
+       .absent = "none"},
+      {.table = "lora",
        .name = "init",
        .access = AT(lora.init),
        .meaning = "Start of A: `kaiming` U(-1/sqrt(in), 1/sqrt(in)) or `gaussian` N(0, 1/rank²); "

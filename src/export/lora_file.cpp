@@ -31,7 +31,9 @@ HostTensor to_dtype(const Tensor& source, DType dtype) {
 void check_fits(const LoraModules& file, const LoraModule& module,
                 const std::map<std::string, flux::LinearName>& layers) {
   const auto layer = layers.find(module.place.layer.bfl);
-  if (module.place.network != Network::transformer || layer == layers.end())
+  if (module.place.network != Network::transformer)
+    bad_lora(file.path, "\"" + module.name + "\" changes a text encoder, which is not adapted");
+  if (layer == layers.end())
     bad_lora(file.path, "\"" + module.name + "\" fits no layer of the model");
   const flux::LinearName& own = module.place.layer;
   if (own.in != layer->second.in || own.out != layer->second.out)

@@ -292,8 +292,18 @@ HostTensor LoraModule::change() const {
   return result;
 }
 
+std::filesystem::path lora_file_of(const std::filesystem::path& path) {
+  if (!folder_exists(path)) return path;
+  for (const char* stem : {"adapter_model", "pytorch_lora_weights", "lora"})
+    if (const auto file = path / (std::string(stem) + ".safetensors"); file_exists(file))
+      return file;
+  throw bad_input(path.string(),
+                  "holds no adapter_model, pytorch_lora_weights or lora .safetensors",
+                  "give the file of the LoRA itself");
+}
+
 LoraModules read_lora_modules(const std::filesystem::path& path) {
-  const SafetensorsFile file(folder_exists(path) ? path / "adapter_model.safetensors" : path);
+  const SafetensorsFile file(lora_file_of(path));
   const Reader reader(file);
   const PeftConfig peft(file.path(), file.metadata());
   LoraModules result{file.path(), file.metadata(), {}, {}};

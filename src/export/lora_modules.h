@@ -44,11 +44,15 @@ struct LoraModules {
   std::vector<LoraModule> modules;
 };
 
-/// Reads a LoRA of any layout: a .safetensors file, or a folder of PEFT (adapter_model.safetensors
-/// with adapter_config.json). Alpha is the file's own, else that of PEFT's configuration, else the
-/// rank. Throws Error (bad_input) naming file and key when a key fits no layer of FLUX.1, a pair is
-/// incomplete, a shape is wrong, two modules change the same rows, a number is not finite or alpha
-/// is 0.
+/// The file that `path` means: itself, or in a folder of PEFT, of a diffusers or SimpleTuner
+/// checkpoint or of ours the adapter_model, pytorch_lora_weights or lora .safetensors. Throws Error
+/// (bad_input) when a folder has none of them.
+std::filesystem::path lora_file_of(const std::filesystem::path& path);
+
+/// Reads a LoRA of any layout from lora_file_of(path). PEFT's adapter_config.json beside it counts.
+/// Alpha is the file's own, else that of PEFT's configuration, else the rank. Throws Error
+/// (bad_input) naming file and key when a key fits no layer of FLUX.1, a pair is incomplete, a
+/// shape is wrong, two modules change the same rows, a number is not finite or alpha is 0.
 LoraModules read_lora_modules(const std::filesystem::path& path);
 
 /// Exchanges the upper and the lower half of a matrix's rows: final_layer's shift and scale, which

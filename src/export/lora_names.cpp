@@ -203,8 +203,11 @@ std::optional<Place> LoraNames::find(std::string_view stem) const {
 }
 
 std::optional<StemAndPiece> split_key(std::string_view key) {
+  // XLabs' "processor.qkv_lora" ends as others' endings begin.
+  const bool processor = key.find(".processor.") != std::string_view::npos;
   for (const Ending& ending : kEndings)
-    if (key.size() > ending.text.size() && key.ends_with(ending.text))
+    if (key.size() > ending.text.size() && key.ends_with(ending.text) &&
+        !(processor && ending.text.starts_with("_lora")))
       return StemAndPiece{std::string(key.substr(0, key.size() - ending.text.size())),
                           ending.piece};
   return std::nullopt;

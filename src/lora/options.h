@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,9 @@ struct Options {
   /// One of the named sets "default", "kohya", "ai-toolkit", "diffusers", or patterns over module
   /// names, in which `*` stands for anything: "single_blocks.*.linear2", "*.attn.to_q".
   std::vector<std::string> targets{"default"};
+  /// A LoRA file of any layout to go on from, with its layers, ranks and alphas; empty: a fresh
+  /// one.
+  std::filesystem::path continue_from = {};
   std::string init =
       "kaiming";  ///< of A: "kaiming" U(-1/sqrt(in), 1/sqrt(in)), or "gaussian" N(0, 1/rank²)
 };

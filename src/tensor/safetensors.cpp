@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "tensor/serialise.h"
 
 namespace fluxlora {
 namespace fs = std::filesystem;
@@ -315,17 +316,23 @@ std::string header_bytes(const fs::path& path, const std::vector<NamedTensor>& t
 
 }  // namespace
 
-void write_safetensors(const fs::path& path, std::vector<NamedTensor> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+void serialise_safetensors(const fs::path& path, std::vector<NamedTensor> tensors,
+                           const std::map<std::string, std::string>& metadata,
+                           const ByteSink& sink) {
   std::sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
     return std::pair(file_rank(a.view.dtype()), std::string_view(a.name)) <
            std::pair(file_rank(b.view.dtype()), std::string_view(b.name));
   });
   const std::string header = header_bytes(path, tensors, metadata);
+  sink(std::as_bytes(std::span(header)));
+  for (const NamedTensor& tensor : tensors)
+    sink({tensor.view.as<const std::byte>(), static_cast<size_t>(tensor.view.bytes())});
+}
+
+void write_safetensors(const fs::path& path, std::vector<NamedTensor> tensors,
+                       const std::map<std::string, std::string>& metadata) {
   write_file_atomically(path, [&](const ByteSink& sink) {
-    sink(std::as_bytes(std::span(header)));
-    for (const NamedTensor& tensor : tensors)
-      sink({tensor.view.as<const std::byte>(), static_cast<size_t>(tensor.view.bytes())});
+    serialise_safetensors(path, std::move(tensors), metadata, sink);
   });
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "export/lora_file.h"
+#include "export/lora_modules.h"
 #include "model/precision.h"
 #include "monitor/jsonl.h"
 #include "monitor/report.h"
@@ -96,7 +97,7 @@ class Run {
   Encoded encoded_;
   std::unique_ptr<flux::Transformer> model_;
   std::unique_ptr<lora::AdapterSet> adapters_, assistant_;
-  std::optional<exporting::LoraFile> assistant_file_;  ///< until it is on the device
+  std::optional<exporting::LoraFile> first_file_, assistant_file_;  ///< until on the device
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::unique_ptr<Stepper> stepper_;
   std::unique_ptr<Previews> previews_;
@@ -136,6 +137,10 @@ void Run::look_at_model() {
   const flux::Config config = flux::read_config(model_files_.transformer);
   flux::check_weights(model_files_.transformer, config);
   targets_ = lora::select_targets(config, options_.lora);
+  if (const auto& path = options_.lora.continue_from; !path.empty()) {
+    first_file_ = exporting::read_lora(path, config);
+    targets_ = first_file_->specs;
+  }
   if (const auto& path = options_.model.assistant_lora; !path.empty())
     assistant_file_ = exporting::read_lora(path, config);
 }
@@ -144,7 +149,8 @@ void Run::look_at_model() {
 void Run::find_start(bool resume) {
   const auto hash = [&] {
     std::vector<std::filesystem::path> parts = model_files_.parts();
-    if (!options_.model.assistant_lora.empty()) parts.push_back(options_.model.assistant_lora);
+    for (const auto& lora : {options_.model.assistant_lora, options_.lora.continue_from})
+      if (!lora.empty()) parts.push_back(exporting::lora_file_of(lora));
     return content_hash(parts);
   };
   const CheckpointInfo fresh{0, hash(), dataset_.hash,
@@ -188,6 +194,13 @@ void Run::load_networks() {
   adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_,
                                                  precision.act, /*trains=*/true);
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
+  if (first_file_) {
+    exporting::upload(*adapters_, 0, *first_file_);
+    adapters_->refresh();
+    note(fmt::format("going on from {}, with its layers, ranks and alphas",
+                     options_.lora.continue_from.string()));
+    first_file_.reset();
+  }
   load_assistant();
   optimizer_ = optim::make_optimizer(device_, t.optimizer, parameter_parts(*adapters_, t),
                                      adapters_->params().dtype());

@@ -166,7 +166,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"dataset", "repeats = 2", "unknown key \"repeats\" in [dataset]",
                 "it belongs in [[dataset.folders]]"},
         Mistake{"lora", "xyzzy = 0.1", "unknown key \"xyzzy\" in [lora]",
-                "[lora] has the keys rank, alpha, targets, init"},
+                "[lora] has the keys rank, alpha, targets, continue_from, init"},
         Mistake{"train", "steps = \"many\"", "train.steps is text, it should be a whole number",
                 "write steps ="},
         Mistake{"train", "steps = 10.5",
@@ -336,7 +336,7 @@ train::RunOptions unusual() {
   o.dataset.resolution = 256;
   o.dataset.cache = "/some/cache";
   o.dataset.max_upscale = 1.5;
-  o.lora = {3, 1. / 3, {"*.attn.to_q", "single_blocks.*"}, "gaussian"};
+  o.lora = {3, 1. / 3, {"*.attn.to_q", "single_blocks.*"}, "/some/lora.safetensors", "gaussian"};
   o.train.steps = 12345678;
   o.train.batch_size = 2;
   o.train.accumulation = 3;
