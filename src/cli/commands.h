@@ -12,6 +12,7 @@ namespace fluxlora::cli {
 /// runs in its CLI11 callback: it sets `status` (0 at the start) or throws Error.
 void add_train(CLI::App& program, int& status);
 void add_sample(CLI::App& program, int& status);
+void add_plan(CLI::App& program, int& status);
 void add_inspect(CLI::App& program, int& status);
 void add_convert(CLI::App& program, int& status);
 void add_resize(CLI::App& program, int& status);

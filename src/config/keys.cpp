@@ -35,7 +35,7 @@ std::span<const RunKey> run_keys() {
   static const std::vector<RunKey> keys = [] {
     std::vector<RunKey> all;
     for (const auto table : {model_keys, subject_keys, dataset_keys, lora_keys, train_keys,
-                             optimizer_keys, timestep_keys, sample_keys, output_keys})
+                             optimizer_keys, timestep_keys, memory_keys, sample_keys, output_keys})
       for (RunKey& key : table()) all.push_back(std::move(key));
     return all;
   }();
@@ -49,6 +49,7 @@ std::span<const Table> tables() {
       {"dataset", "From which pictures."},
       {"lora", "The adapter."},
       {"train", "How it learns."},
+      {"memory", "What it may take. A plan changes the time of a step, never its result."},
       {"sample", "Pictures on the way, each time from the same prompts and noise."},
       {"output", "What is left."},
   };
@@ -56,7 +57,7 @@ std::span<const Table> tables() {
 }
 
 std::span<const std::string> later_names() {
-  static const std::vector<std::string> names{"memory", "validate", "train.deterministic"};
+  static const std::vector<std::string> names{"validate", "train.deterministic"};
   return names;
 }
 

@@ -132,6 +132,21 @@ std::string hash_of(const fs::path& path) {
   return hash = sha256_hex(fmt::format("{}", fmt::join(pieces, "\n")));
 }
 
+/// The folder or file that the user gives.
+fs::path root_of(const ModelPaths& paths) {
+  if (paths.path.empty())
+    throw bad_input("model.path", "is not given",
+                    "set it to a model folder in the layout of diffusers, to a single file such as "
+                    "flux1-dev.safetensors, or to \"tiny\"");
+  const fs::path root =
+      is_builtin_model(paths.path) ? fs::path(kBuiltinRoot) : fs::path(paths.path);
+  if (!file_exists(root) && !folder_exists(root))
+    throw bad_input(paths.path, "does not exist",
+                    "give a model folder in the layout of diffusers, a single file such as "
+                    "flux1-dev.safetensors, or \"tiny\" for the built-in model");
+  return root;
+}
+
 }  // namespace
 
 bool is_builtin_model(const std::string& path) {
@@ -144,18 +159,15 @@ std::vector<fs::path> ModelFiles::parts() const {
   return all;
 }
 
+ModelFiles open_transformer(const ModelPaths& paths) {
+  ModelFiles files;
+  files.transformer = find_network({}, root_of(paths), kTransformer);
+  return files;
+}
+
 ModelFiles open_model(const ModelPaths& paths) {
-  if (paths.path.empty())
-    throw bad_input("model.path", "is not given",
-                    "set it to a model folder in the layout of diffusers, to a single file such as "
-                    "flux1-dev.safetensors, or to \"tiny\"");
-  const fs::path root =
-      is_builtin_model(paths.path) ? fs::path(kBuiltinRoot) : fs::path(paths.path);
+  const fs::path root = root_of(paths);
   const bool single = file_exists(root);
-  if (!single && !folder_exists(root))
-    throw bad_input(paths.path, "does not exist",
-                    "give a model folder in the layout of diffusers, a single file such as "
-                    "flux1-dev.safetensors, or \"tiny\" for the built-in model");
   ModelFiles files;
   files.transformer = find_network({}, root, kTransformer);
   files.vae = find_network(paths.vae, root, kVae);

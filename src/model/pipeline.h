@@ -33,6 +33,10 @@ struct ModelFiles {
 /// that is missing and how to give it.
 ModelFiles open_model(const ModelPaths& paths);
 
+/// The transformer alone, for what needs no other part. Throws Error (bad_input) when it is not
+/// there.
+ModelFiles open_transformer(const ModelPaths& paths);
+
 /// Whether this is the built-in model.
 bool is_builtin_model(const std::string& path);
 

@@ -10,6 +10,11 @@
 
 namespace fluxlora {
 
+/// Bytes of a device's own memory.
+struct MemoryInfo {
+  int64_t free = 0, total = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -19,6 +24,8 @@ class Device {
   virtual std::string name() const = 0;
   /// Whether tensors of this device can be read through plain pointers.
   virtual bool is_host() const = 0;
+  /// Zeros for a device that works in the host's memory.
+  virtual MemoryInfo memory() const { return {}; }
   /// Throws Error (environment) when the memory is not there.
   virtual Buffer allocate(int64_t bytes) = 0;
   /// Contiguous copies between host memory and the device; they return when the data is there.

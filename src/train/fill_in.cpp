@@ -7,6 +7,7 @@
 #include "eval/painter.h"
 #include "model/flux/config.h"
 #include "model/precision.h"
+#include "train/memory_plan.h"
 
 namespace fluxlora::train {
 namespace {
@@ -27,6 +28,8 @@ void check_choices(RunOptions& o) {
                     "give a number from 1 to 10000000");
   if (o.sample.every > 0 && o.sample.steps < 1)
     throw bad_input("sample.steps", fmt::format("is {}", o.sample.steps), "give 1 or more");
+  if (!o.memory.vram.empty()) parse_bytes("memory.vram", o.memory.vram);
+  if (!o.memory.ram.empty()) parse_bytes("memory.ram", o.memory.ram);
   flow::check(o.train.timestep);
   optim::check(o.train.schedule);
   optim::fill_in(o.train.optimizer);

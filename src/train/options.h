@@ -64,12 +64,19 @@ struct OutputOptions {
   bool metadata_dates = false;  ///< record when the run first started; equal runs then differ
 };
 
+/// Limits of a run. They never change its result.
+struct MemoryOptions {
+  std::string vram;  ///< "16GiB": of the device, as nvidia-smi shows it; empty: what is free
+  std::string ram;   ///< of pinned host memory; empty: no limit
+};
+
 struct RunOptions {
   ModelOptions model;
   SubjectOptions subject;
   DatasetOptions dataset;
   lora::Options lora;
   TrainOptions train;
+  MemoryOptions memory;
   SampleOptions sample;
   OutputOptions output;
 };

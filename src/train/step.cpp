@@ -40,6 +40,11 @@ void add_offset(const Tensor& packed, double offset, Philox& random) {
   flow::shift_channels(packed, shifts.view);
 }
 
+LoaderOptions loader_options(const RunOptions& o) {
+  return {static_cast<uint64_t>(o.train.seed), o.train.batch_size, o.train.accumulation,
+          o.train.caption_dropout};
+}
+
 }  // namespace
 
 /// Memory for micro-batches of one shape.
@@ -55,12 +60,13 @@ struct Stepper::Batch {
   HostTensor host_x0, host_noise, host_mask, scratch;
   HostTensor t, host_weight;  // (B)
 
-  Batch(flux::Transformer& model, const BatchShape& s, const flux::Sizes& z, bool masked)
+  Batch(flux::Transformer& model, const BatchShape& s, const flux::Sizes& z,
+        const std::vector<flux::Keep>& keep, bool masked)
       : shape(s),
         B(z.B),
         N(z.N()),
         C(model.config().in_channels),
-        workspace(model, z, {.training = true}),
+        workspace(model, z, {.training = true, .keep = keep}),
         host_x0(DType::f32, {B, N, C}),
         host_noise(DType::f32, {B, N, C}),
         scratch(DType::f32, {B, 2 * N * C}),
@@ -83,13 +89,13 @@ struct Stepper::Batch {
 };
 
 Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
-                 const Encoded& encoded, const RunOptions& options)
+                 const Encoded& encoded, const RunOptions& options,
+                 const std::vector<flux::Keep>& keep)
     : model_(model),
       examples_(examples),
       encoded_(encoded),
       options_(options),
-      loader_(examples, {static_cast<uint64_t>(options.train.seed), options.train.batch_size,
-                         options.train.accumulation, options.train.caption_dropout}) {
+      loader_(examples, loader_options(options)) {
   const bool masked = std::any_of(encoded.latents.begin(), encoded.latents.end(),
                                   [](const Latents& latents) { return bool(latents.mask.view); });
   for (const BatchShape& shape : loader_.shapes()) {
@@ -98,7 +104,7 @@ Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
     const Latents& latents = encoded.latents[static_cast<size_t>(example - examples.begin())];
     const flux::Sizes z =
         model.sizes(shape.count, options.model.text_tokens, latents.h / 2, latents.w / 2);
-    batches_.push_back(std::make_unique<Batch>(model, shape, z, masked));
+    batches_.push_back(std::make_unique<Batch>(model, shape, z, keep, masked));
   }
   const int64_t A = options.train.accumulation, B = options.train.batch_size, losses = A * B;
   results_memory_ =
@@ -112,6 +118,11 @@ Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
 }
 
 Stepper::~Stepper() = default;
+
+std::vector<BatchShape> Stepper::shapes(const std::vector<Example>& examples,
+                                        const RunOptions& options) {
+  return Loader(examples, loader_options(options)).shapes();
+}
 
 int64_t Stepper::bytes() const {
   int64_t bytes = results_memory_.bytes();

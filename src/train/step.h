@@ -27,9 +27,10 @@ struct StepResult {
 
 class Stepper {
  public:
-  /// `examples` and `encoded` must outlive it; adapters are attached to the model.
+  /// `examples` and `encoded` must outlive it; adapters are attached to the model. `keep` says what
+  /// each block keeps for the backward (WorkspaceOptions).
   Stepper(flux::Transformer& model, const std::vector<Example>& examples, const Encoded& encoded,
-          const RunOptions& options);
+          const RunOptions& options, const std::vector<flux::Keep>& keep = {});
   ~Stepper();
 
   /// Step `state.step` (from 0): gradients, then the update, and state.step counts on. Throws
@@ -39,6 +40,10 @@ class Stepper {
   /// The gradients of the given micro-batches as those of step `step`, without an update; loss,
   /// norm and times of the result are set.
   StepResult accumulate(State& state, const std::vector<std::vector<Pick>>& micro_batches);
+
+  /// The shapes that its batches will have.
+  static std::vector<BatchShape> shapes(const std::vector<Example>& examples,
+                                        const RunOptions& options);
 
   /// Bytes of all workspaces.
   int64_t bytes() const;

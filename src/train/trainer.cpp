@@ -21,6 +21,7 @@
 #include "train/fill_in.h"
 #include "train/generate.h"
 #include "train/groups.h"
+#include "train/memory_plan.h"
 #include "train/previews.h"
 #include "train/step.h"
 
@@ -189,8 +190,14 @@ void Run::open_files() {
 void Run::load_networks() {
   const TrainOptions& t = options_.train;
   const Precision precision = transformer_precision(options_.model.precision, device_.is_host());
+  const MemoryPlan plan = plan_memory(plan_inputs(options_, model_files_, device_.is_host(),
+                                                  Stepper::shapes(dataset_.examples, options_)),
+                                      machine_of(device_, options_.memory));
+  if (plan.budget > 0)
+    note(fmt::format("memory: {:.0f} of {:.0f} MiB planned; {}", mib(plan.device_bytes),
+                     mib(plan.budget), plan.summary()));
   model_ = std::make_unique<flux::Transformer>(device_, model_files_.transformer, precision.act,
-                                               precision.format);
+                                               precision.format, plan.residence);
   adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_,
                                                  precision.act, /*trains=*/true);
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
@@ -207,7 +214,7 @@ void Run::load_networks() {
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
   if (start_.step > 0) load_checkpoint(paths_, start_.step, *state_);
   check_disk();
-  stepper_ = std::make_unique<Stepper>(*model_, dataset_.examples, encoded_, options_);
+  stepper_ = std::make_unique<Stepper>(*model_, dataset_.examples, encoded_, options_, plan.keep);
   if (options_.sample.every > 0)
     previews_ = std::make_unique<Previews>(device_, *model_, model_files_, encoded_, options_);
   note(fmt::format("{} pictures, {} adapters, {} trained parameters, {:.0f} MiB for a step, {}",

@@ -5,7 +5,9 @@
 #include <map>
 
 #include "base/error.h"
+#include "train/memory_plan.h"
 #include "train/run_fixture.h"
+#include "train/step.h"
 #include "unit/expect_error.h"
 
 namespace fluxlora::train {
@@ -125,6 +127,40 @@ TEST(Resume, EveryOptimizerGivesTheSameBytes) {
     for (const auto& [name, bytes] : expected)
       EXPECT_TRUE(found.contains(name) && found.at(name) == bytes) << way.name << ": " << name;
   }
+}
+
+/// The smallest budget that a plan of this run exists for, in MiB.
+int64_t least_budget(const RunOptions& options) {
+  const auto device = open_device("cpu");
+  const ModelFiles model = open_model(options.model);
+  const Dataset dataset = scan(options.dataset, options.subject.trigger);
+  const PlanInputs inputs =
+      plan_inputs(options, model, true, Stepper::shapes(dataset.examples, options));
+  int64_t low = 0, high = 4096;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    try {
+      plan_memory(inputs, {.name = "test", .budget = middle << 20});
+      high = middle;
+    } catch (const Error&) {
+      low = middle;
+    }
+  }
+  return high;
+}
+
+TEST(Memory, ARunInTheLeastOfItGivesTheSameBytes) {
+  const TemporaryFolder folder;
+  paint_both(folder.path());
+  Ears whole, tight;
+  RunOptions options = uneven_options(folder.path(), "whole");
+  train_run(options, whole);
+  options.output.path = folder / "tight";
+  fill_in(options, open_model(options.model));
+  options.memory.vram = fmt::format("{}MiB", least_budget(options));
+  train_run(options, tight);
+  EXPECT_THAT(tight.notes, Contains(HasSubstr("visit from the host")));
+  expect_same(options.output.path, lasting_content(folder / "whole"), "in little memory");
 }
 
 /// Thrown out of a sink in the middle of a run: nothing is saved, as when the power fails.

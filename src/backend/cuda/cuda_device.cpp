@@ -34,6 +34,12 @@ class CudaDevice final : public Device {
            std::to_string(properties.totalGlobalMem >> 30) + " GiB)";
   }
   bool is_host() const override { return false; }
+  MemoryInfo memory() const override {
+    size_t free = 0, total = 0;
+    CUDA_CHECK(cudaSetDevice(context_.index()));
+    CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
+  }
   Buffer allocate(int64_t bytes) override { return context_.allocate(bytes); }
 
   void upload(const Tensor& device, const void* host) override {

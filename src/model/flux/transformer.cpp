@@ -15,6 +15,13 @@ Transformer::Transformer(Device& device, const std::filesystem::path& path, DTyp
       act_(act),
       loaded_(device, path, config_, act, format, residence) {}
 
+Transformer::Transformer(Device& device, const Config& config, DType act, WeightFormat format,
+                         const Residence& residence)
+    : device_(device),
+      config_(config),
+      act_(act),
+      loaded_(device, config, act, format, residence) {}
+
 Sizes Transformer::sizes(int64_t B, int64_t M, int64_t rows, int64_t columns) const {
   return {B, M, rows, columns, config_.D(), config_.H, config_.K, config_.F(), act_};
 }

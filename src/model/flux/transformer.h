@@ -7,12 +7,14 @@
 #include <vector>
 
 #include "memory/arena.h"
+#include "memory/plan.h"
 #include "model/flux/config.h"
 #include "model/flux/double_block.h"
 #include "model/flux/embed.h"
 #include "model/flux/final_layer.h"
 #include "model/flux/single_block.h"
 #include "model/flux/weights.h"
+#include "ops/paper.h"
 
 namespace fluxlora::flux {
 
@@ -23,6 +25,9 @@ class Transformer {
   /// activations, `format` that of the frozen matrices; `residence` says which of them stay on the
   /// device. Throws Error (bad_input) naming the file.
   Transformer(Device& device, const std::filesystem::path& path, DType act, WeightFormat format,
+              const Residence& residence = {});
+  /// One of these sizes whose weights were never read: for plans on paper.
+  Transformer(Device& device, const Config& config, DType act, WeightFormat format,
               const Residence& residence = {});
   Transformer(Device& device, const std::filesystem::path& path, DType act)
       : Transformer(device, path, act, plain_format(act)) {}
@@ -74,6 +79,8 @@ class Workspace {
   using Observer = std::function<void(const std::string& block, const Tensor& x, const Pending&)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
 
+  /// What each block costs at each level, for the planner; `paper` is the model's device.
+  std::vector<PlanBlock> costs(PaperDevice& paper);
   /// Bytes by owner.
   std::map<std::string, int64_t> owners() const;
   int64_t bytes() const { return arena_.peak() + to_next_.peak() + in_block_.peak(); }

@@ -109,8 +109,13 @@ WeightBytes weight_bytes(const Config& config, DType act, WeightFormat format) {
 
 LoadedWeights::LoadedWeights(Device& device, const std::filesystem::path& path,
                              const Config& config, DType act, WeightFormat format,
+                             const Residence& residence)
+    : LoadedWeights(device, config, act, format, residence) {
+  upload(device, open_source(path, config), config);
+}
+
+LoadedWeights::LoadedWeights(Device& device, const Config& config, DType act, WeightFormat format,
                              const Residence& residence) {
-  const TensorSource source = open_source(path, config);
   reserve(device, residence, weight_bytes(config, act, format));
   std::array<std::vector<Arena>, 2> visitors;
   for (const Part p : kParts) {
@@ -124,7 +129,6 @@ LoadedWeights::LoadedWeights(Device& device, const std::filesystem::path& path,
                ? visitors[static_cast<size_t>(place->part)][place->block]
                : resident_;
   });
-  upload(device, source, config);
 }
 
 void LoadedWeights::reserve(Device& device, const Residence& residence, const WeightBytes& bytes) {

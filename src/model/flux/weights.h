@@ -137,6 +137,9 @@ class LoadedWeights {
   /// not there.
   LoadedWeights(Device& device, const std::filesystem::path& path, const Config& config, DType act,
                 WeightFormat format, const Residence& residence = {});
+  /// Memory for them and nothing in it: for plans on paper.
+  LoadedWeights(Device& device, const Config& config, DType act, WeightFormat format,
+                const Residence& residence = {});
 
   Weights& weights() { return weights_; }
 

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run's memory and time before anything is loaded: the real model, built and run on paper.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "memory/gpus.h"
+#include "model/flux/transformer.h"
+#include "model/precision.h"
+#include "model/vae/vae.h"
+#include "train/options.h"
+
+namespace fluxlora::train {
+
+/// What a run may take of a machine.
+struct Machine {
+  std::string name;                 ///< for people
+  int64_t budget = 0;               ///< bytes of the device for this process; 0: no limit
+  int64_t context = 0;              ///< what of them the driver takes for itself
+  int64_t host_budget = 0;          ///< bytes of pinned host memory; 0: no limit
+  std::optional<Rates> rates = {};  ///< nothing: times are not told
+};
+
+struct PlanInputs {
+  flux::Config config;
+  Precision precision;
+  RunOptions options;                             ///< filled in (fill_in.h)
+  std::vector<BatchShape> shapes;                 ///< of the training batches
+  VaeConfig vae{.widths = {128, 256, 512, 512}};  ///< FLUX.1's when its file is not there
+  int64_t vae_weights = 0;                        ///< bytes on the device,
+  int64_t text_encoder = 0;                       ///< of the larger text encoder likewise
+};
+
+struct MemoryOwner {
+  std::string name;
+  int64_t bytes = 0;
+  bool device = true;  ///< else the host's pinned memory
+};
+
+struct MemoryPlan {
+  int64_t budget = 0;
+  flux::Residence residence;
+  std::vector<flux::Keep> keep;     ///< by block
+  std::vector<MemoryOwner> owners;  ///< of the phase that takes the most
+  std::string phase;                ///< its name
+  int64_t device_bytes = 0, host_bytes = 0;
+  std::optional<double> seconds_per_step;
+
+  /// "12 of 57 blocks keep everything, ...", one line for people.
+  std::string summary() const;
+};
+
+/// What is planned of a run whose batches have these shapes. `model` may lack all but the
+/// transformer: then the sizes of FLUX.1's other networks are assumed. Reads headers alone.
+PlanInputs plan_inputs(const RunOptions& options, const ModelFiles& model, bool on_host,
+                       const std::vector<BatchShape>& shapes);
+
+/// What the driver takes of a GPU for a process.
+inline constexpr int64_t kDriverContext = int64_t{600} << 20;
+
+/// The device as it is now, within the limits that the user sets. Throws Error (bad_input).
+Machine machine_of(const Device& device, const MemoryOptions& options);
+
+/// The fastest plan within the machine's budgets. Throws Error (environment) that names what the
+/// smallest plan takes, and what to change, when that is more than the budget.
+MemoryPlan plan_memory(const PlanInputs& inputs, const Machine& machine);
+
+/// "16GiB", "16 GB", "16000 MiB" or bytes; `where` names the key. Throws Error (bad_input).
+int64_t parse_bytes(const std::string& where, const std::string& text);
+
+}  // namespace fluxlora::train
