@@ -218,8 +218,8 @@ TEST_F(Config, TablesThatAreUnknownMisplacedOrPlanned) {
                "unknown table [trian]");
   EXPECT_ERROR(load(std::string("rank = 3\n") + kSmallest), bad_input, "photos.toml:1:1",
                "the key \"rank\" stands outside of its table");
-  EXPECT_ERROR(load(std::string(kSmallest) + "[memory]\nvram = 16\n"), bad_input, "photos.toml:7:2",
-               "[memory] is not supported yet");
+  EXPECT_ERROR(load(std::string(kSmallest) + "[train]\ndeterministic = true\n"), bad_input,
+               "photos.toml:8:1", "train.deterministic is not supported yet");
   EXPECT_ERROR(load(std::string(kSmallest) + "[[train]]\nsteps = 16\n"), bad_input,
                "photos.toml:7:3", "train should be one table");
   EXPECT_ERROR(load(std::string("model = 3\n")), bad_input, "photos.toml:1:1",
@@ -304,7 +304,8 @@ TEST_F(Config, SettingsThatAreWrong) {
   EXPECT_ERROR(load(text, {"train.steps=1\nseed=2"}), bad_input, "--set", "train.steps is text");
   EXPECT_ERROR(load(text, {"dataset.folders=[]"}), bad_input, "--set",
                "dataset.folders cannot be set on the command line");
-  EXPECT_ERROR(load(text, {"memory.vram=16"}), bad_input, "--set", "[memory] is not supported yet");
+  EXPECT_ERROR(load(text, {"train.deterministic=true"}), bad_input, "--set",
+               "train.deterministic is not supported yet");
 }
 
 // ---- writing ------------------------------------------------------------------------------------
@@ -336,6 +337,8 @@ train::RunOptions unusual() {
   o.dataset.resolution = 256;
   o.dataset.cache = "/some/cache";
   o.dataset.max_upscale = 1.5;
+  o.dataset.buckets = true;
+  o.dataset.bucket_step = 32;
   o.lora = {3, 1. / 3, {"*.attn.to_q", "single_blocks.*"}, "/some/lora.safetensors", "gaussian"};
   o.train.steps = 12345678;
   o.train.batch_size = 2;
@@ -348,6 +351,7 @@ train::RunOptions unusual() {
                        1e-5,   2,    false, false, 0.5,    true};
   o.train.schedule = {5e-324, "cosine", 10, 3, 4};
   o.train.noise_offset = 0.05;
+  o.memory = {"16GiB", "32 GiB"};
   o.train.preservation = 1;
   o.train.preservation_class = "person";
   o.train.b_ratio = 16;
