@@ -211,6 +211,12 @@ MemoryPlan PaperRun::plan() {
   const std::optional<Plan> found = make_plan(problem);
   const int64_t least = std::max(found ? found->device_bytes : smallest_plan(problem).device_bytes,
                                  sum(encoding, true));
+  if (found && machine_.budget > 0 && sum(encoding, true) > machine_.budget)
+    throw environment_error(
+        "memory.vram",
+        fmt::format("{} do not suffice: \"{}\" takes {} before training", gib(machine_.budget),
+                    encoding.back().name, gib(sum(encoding, true))),
+        "allow more");
   if (!found || (machine_.budget > 0 && least > machine_.budget)) {
     const bool host =
         found == std::nullopt && smallest_plan(problem).device_bytes <= problem.budget;
