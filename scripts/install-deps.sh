@@ -12,7 +12,7 @@ packages=(
   g++ cmake ninja-build ccache pkg-config
   libvips-dev libopenblas-dev libdnnl-dev libsentencepiece-dev libprotobuf-dev libutf8proc-dev libssl-dev
   libcurl4-openssl-dev
-  libcli11-dev libfmt-dev libtomlplusplus-dev nlohmann-json3-dev
+  libcli11-dev libfmt-dev libtomlplusplus-dev libyaml-cpp-dev nlohmann-json3-dev
 )
 for option in "$@"; do
   case "$option" in

@@ -20,5 +20,8 @@ void add_combine(CLI::App& program, int& status);
 void add_extract(CLI::App& program, int& status);
 void add_fetch(CLI::App& program, int& status);
 void add_doctor(CLI::App& program, int& status);
+void add_import(CLI::App& program, int& status);
+void add_card(CLI::App& program, int& status);
+void add_merge(CLI::App& program, int& status);
 
 }  // namespace fluxlora::cli

@@ -8,8 +8,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/nearest.h"
 #include "config/config.h"
+#include "config/import/import.h"
 #include "config/values.h"
 
 namespace fluxlora::config {
@@ -206,19 +208,6 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t") + 1 - first);
 }
 
-/// `text` as a TOML value under the key "value", or as a string if it is none.
-toml::table parse_value(const std::string& text) {
-  try {
-    toml::table table = toml::parse(std::string_view("value = " + text));
-    if (table.size() == 1 && table.contains("value")) return table;
-  } catch (const toml::parse_error&) {
-    // A bare word.
-  }
-  toml::table table;
-  table.insert("value", text);
-  return table;
-}
-
 [[noreturn]] void unknown_setting(const std::string& where, const std::string& name) {
   const size_t dot = name.find('.');
   const std::string table = name.substr(0, dot);
@@ -250,19 +239,9 @@ void apply_setting(train::RunOptions& options, const std::string& setting) {
                           : find(run_keys(), name.substr(0, dot), name.substr(dot + 1));
   if (!key) unknown_setting(place.where, name);
   const std::string text = trimmed(setting.substr(equals + 1));
-  toml::table value = parse_value(text);
-  const toml::node* node = value.get("value");
-  // A name or a word such as 2024 or true is text where text is wanted.
-  const bool wants_text =
-      std::holds_alternative<Member<train::RunOptions, std::string>>(key->access) ||
-      std::holds_alternative<Member<train::RunOptions, fs::path>>(key->access);
-  if (wants_text && !node->is_string()) {
-    value.insert_or_assign("value", text);
-    node = value.get("value");
-  }
-  if (key->kind != Kind::folder) return assign(options, *key, *node, place);
+  if (key->kind != Kind::folder) return assign_text(options, *key, text, place);
   options.dataset.folders.assign(1, {});
-  options.dataset.folders[0].path = read_path(name, *node, place);
+  options.dataset.folders[0].path = read_path(name, *text_as_toml(text, true).get("value"), place);
 }
 
 void check_required(const train::RunOptions& options, const std::string& file) {
@@ -278,6 +257,13 @@ void check_required(const train::RunOptions& options, const std::string& file) {
     missing("dataset.path", "add path = \"the folder of your pictures\" below [dataset]");
 }
 
+train::RunOptions import_and_report(const fs::path& path) {
+  const Imported imported = import_config({path.string()});
+  log_info(fmt::format("{}: read as a configuration of {}", path.string(), imported.peer));
+  for (const std::string& line : import_report(imported)) log_info("  " + line);
+  return imported.options;
+}
+
 }  // namespace
 
 train::RunOptions default_options() {
@@ -288,7 +274,10 @@ train::RunOptions default_options() {
 
 train::RunOptions load_config(const fs::path& path, const std::vector<std::string>& sets) {
   train::RunOptions options = default_options();
-  FileReader(options, path).read();
+  if (is_foreign(path))
+    options = import_and_report(path);
+  else
+    FileReader(options, path).read();
   for (const std::string& setting : sets) apply_setting(options, setting);
   check_required(options, path.string());
   if (options.output.path.empty()) options.output.path = fs::path("runs") / options.subject.name;

@@ -300,6 +300,31 @@ void assign(FolderOptions& owner, const FolderKey& key, const toml::node& node,
   assign_any(owner, key, node, place);
 }
 
+toml::table text_as_toml(const std::string& text, bool wants_text) {
+  toml::table table;
+  try {
+    table = toml::parse(std::string_view("value = " + text));
+  } catch (const toml::parse_error&) {
+    // A bare word.
+  }
+  const bool is_value = table.size() == 1 && table.contains("value");
+  // A name or a word such as 2024 or true is text where text is wanted.
+  if (!is_value || (wants_text && !table.get("value")->is_string())) {
+    table.clear();
+    table.insert("value", text);
+  }
+  return table;
+}
+
+void assign_text(train::RunOptions& owner, const RunKey& key, const std::string& text,
+                 const Place& place) {
+  const bool wants_text =
+      std::holds_alternative<Member<train::RunOptions, std::string>>(key.access) ||
+      std::holds_alternative<Member<train::RunOptions, fs::path>>(key.access);
+  const toml::table table = text_as_toml(text, wants_text);
+  assign(owner, key, *table.get("value"), place);
+}
+
 fs::path read_path(const std::string& key, const toml::node& node, const Place& place) {
   fs::path path;
   read({key, place, Kind::path}, node, path);

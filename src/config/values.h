@@ -23,6 +23,14 @@ void assign(train::RunOptions& owner, const RunKey& key, const toml::node& node,
             const Place& place);
 void assign(FolderOptions& owner, const FolderKey& key, const toml::node& node, const Place& place);
 
+/// As assign, the value written as --set and peers write it: TOML, a bare word is text, and text
+/// where text is wanted.
+void assign_text(train::RunOptions& owner, const RunKey& key, const std::string& text,
+                 const Place& place);
+
+/// `text` as a TOML value under the key "value", or as a string if it is none or `wants_text`.
+toml::table text_as_toml(const std::string& text, bool wants_text);
+
 /// The path in `node` as Kind::path takes it.
 std::filesystem::path read_path(const std::string& key, const toml::node& node, const Place& place);
 

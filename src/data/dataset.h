@@ -87,6 +87,9 @@ struct Dataset {
 /// that leaves nothing, options out of range.
 Dataset scan(const DatasetOptions& options, const std::string& trigger);
 
+/// How many pictures lie in the folder, by their names; 0 when there is no such folder.
+size_t count_pictures(const std::filesystem::path& folder);
+
 /// Reads an example's picture and makes it the training size; mirrored: left and right exchanged
 /// after that.
 Picture load_pixels(const Example& example, bool mirrored = false);

@@ -119,6 +119,13 @@ void note_repeats_in_name(const FolderOptions& folder, Findings& findings) {
 
 }  // namespace
 
+size_t count_pictures(const fs::path& folder) {
+  Findings ignored;
+  const auto entries = sorted_entries(folder, ignored);
+  if (!entries) return 0;
+  return static_cast<size_t>(std::count_if(entries->begin(), entries->end(), named_as_picture));
+}
+
 void check_folder_options(const FolderOptions& folder, Findings& findings) {
   const auto problem = [&](std::string what, std::string hint) {
     findings.problems.push_back(
