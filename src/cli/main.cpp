@@ -38,14 +38,14 @@ int run(int count, char** values) {
   cli::add_sample(program, status);
   cli::add_inspect(program, status);
   cli::add_convert(program, status);
+  cli::add_merge(program, status);
+  cli::add_import(program, status);
   cli::add_resize(program, status);
   cli::add_combine(program, status);
   cli::add_extract(program, status);
+  cli::add_card(program, status);
   cli::add_fetch(program, status);
   cli::add_doctor(program, status);
-  cli::add_import(program, status);
-  cli::add_card(program, status);
-  cli::add_merge(program, status);
   for (CLI::App* command : program.get_subcommands([](CLI::App*) { return true; }))
     command->group("Commands");
   try {

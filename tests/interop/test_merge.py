@@ -105,7 +105,8 @@ def sample(fluxlora, tmp_path, name, model, *options):
 
 @pytest.mark.parametrize("kind, least", [("bf16", 45), ("fp8-scaled", 30)])
 def test_picture_is_that_of_base_and_lora(fluxlora, lora, pipeline, psnr, tmp_path, kind, least):
-    """53.6 and 32.8 dB were measured: the built-in model is 160 wide, so that little of e4m3's rounding averages out."""
+    """The target is 45 dB in bf16, 35 dB in fp8. Measured: 53.6 and 32.8 dB: fp8 misses its target on the built-in
+    model, which is 160 numbers wide; why is not proved. 30 dB is no target but a floor, below which something broke."""
     start = base_in(fluxlora, pipeline, lora, kind, tmp_path)
     merged = merge(fluxlora, start, lora, tmp_path / "merged.safetensors")
     merged = in_pipeline(merged, pipeline, tmp_path / "merged")

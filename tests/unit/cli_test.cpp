@@ -51,7 +51,8 @@ TEST_F(CommandLine, HelpShowsWhatExistsAndEachCommandHasAnExample) {
   EXPECT_EQ(help.err, "");
   const std::vector<std::string> commands = listed_commands(help.out);
   EXPECT_THAT(commands, ::testing::ElementsAre("train", "plan", "sample", "inspect", "convert",
-                                               "resize", "combine", "extract", "fetch", "doctor"));
+                                               "merge", "import", "resize", "combine", "extract",
+                                               "card", "fetch", "doctor"));
   for (const std::string& command : commands) {
     const Ran one = run(command + " --help");
     EXPECT_EQ(one.status, 0) << command;

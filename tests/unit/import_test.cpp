@@ -192,7 +192,8 @@ TEST_F(ImportFolder, AiToolkitKeepsItsMeaning) {
   EXPECT_DOUBLE_EQ(o.train.optimizer.eps, 1e-6);
   EXPECT_EQ(o.train.guidance, 1);
   EXPECT_EQ(o.sample.prompts[1], "[trigger] at the beach, my_lora_away");
-  EXPECT_THAT(would(imported, "train.ema_config.use_ema"), HasSubstr("average"));
+  EXPECT_EQ(o.train.optimizer.ema, 0.99);
+  EXPECT_EQ(would(imported, "train.ema_config.use_ema"), "(not listed)");
   EXPECT_THAT(would(imported, "train.linear_timesteps"), HasSubstr("bell"));
   EXPECT_THAT(would(imported, "model.name_or_path"), HasSubstr("hf download"));
 }
@@ -212,15 +213,41 @@ TEST_F(ImportFolder, DiffusersKeepsItsMeaning) {
   EXPECT_EQ(o.train.timestep.logit_mean, -0.5) << "diffusers walks the times downwards";
 }
 
-TEST_F(ImportFolder, ARateForProdigyIsNotGivenToAdamW) {
-  const Imported imported = example("diffusers_lora.sh");
-  const auto keys = run_keys();
-  const auto optimizer = std::find_if(
-      keys.begin(), keys.end(), [](const RunKey& key) { return key.full() == "train.optimizer"; });
-  const bool has_prodigy =
-      std::count(optimizer->choices.begin(), optimizer->choices.end(), "prodigy");
-  EXPECT_DOUBLE_EQ(imported.options.train.schedule.learning_rate, has_prodigy ? 1.0 : 1e-4);
-  EXPECT_EQ(would(imported, "optimizer") == "(not listed)", has_prodigy);
+TEST_F(ImportFolder, ProdigyIsWhatEachPeerMakesOfIt) {
+  const Imported diffusers = example("diffusers_lora.sh");
+  EXPECT_EQ(diffusers.options.train.optimizer.optimizer, "prodigy");
+  EXPECT_EQ(diffusers.options.train.schedule.learning_rate, 1);
+  EXPECT_TRUE(diffusers.options.train.optimizer.bias_correction) << "the script's default";
+  const Imported kohya =
+      import_config({"flux_train_network.py", "--network_module=networks.lora_flux",
+                     "--learning_rate=1", "--optimizer_type=Prodigy", "--optimizer_args",
+                     "d_coef=2", "decouple=True", "beta3=0.9", "safeguard_warmup=True"});
+  const optim::Options& o = kohya.options.train.optimizer;
+  EXPECT_EQ(o.d_coef, 2);
+  EXPECT_TRUE(o.safeguard_warmup);
+  EXPECT_FALSE(o.bias_correction) << "prodigyopt's default";
+  EXPECT_EQ(would(kohya, "optimizer_args.decouple"), "(not listed)");
+  EXPECT_THAT(would(kohya, "optimizer_args.beta3"), HasSubstr("shape"));
+}
+
+TEST_F(ImportFolder, AdafactorFindsItsRateUnlessItIsToldNotTo) {
+  const Imported told = example("kohya_adafactor.sh");
+  EXPECT_EQ(told.options.train.optimizer.optimizer, "adafactor");
+  EXPECT_FALSE(told.options.train.optimizer.relative_step);
+  EXPECT_EQ(would(told, "optimizer_args.scale_parameter"), "(not listed)") << "as ours";
+  const Imported silent =
+      import_config({"flux_train_network.py", "--network_module=networks.lora_flux",
+                     "--optimizer_type=AdaFactor"});
+  EXPECT_TRUE(silent.options.train.optimizer.relative_step) << "kohya's default";
+}
+
+TEST_F(ImportFolder, ARateForASelfTuningOptimizerIsNotGivenToAdamW) {
+  const Imported imported =
+      import_config({"flux_train_network.py", "--network_module=networks.lora_flux",
+                     "--optimizer_type=DAdaptAdam", "--learning_rate=1"});
+  EXPECT_EQ(imported.options.train.optimizer.optimizer, "adamw");
+  EXPECT_DOUBLE_EQ(imported.options.train.schedule.learning_rate, 1e-4);
+  EXPECT_THAT(would(imported, "optimizer_type"), HasSubstr("AdamW is used"));
 }
 
 /// The largest distance between the distribution function of the times that `options` draw and the

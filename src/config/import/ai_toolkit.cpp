@@ -247,6 +247,9 @@ void set_learning(Translator& to, const ForeignList& options) {
     arguments.push_back(std::move(option));
   }
   set_optimizer_arguments(to, arguments, prefix);
+  const Foreign* decay = to.take("train.ema_config.ema_decay");
+  if (const Foreign* average = to.take("train.ema_config.use_ema"); is_on(average))
+    to.set("train.ema", decay ? decay->text() : "0.999", decay ? *decay : *average);
   if (const Foreign* schedule = to.take("train.lr_scheduler")) set_schedule(to, *schedule, nullptr);
   for (const Foreign& option : options)
     if (option.name.starts_with("train.lr_scheduler_params."))

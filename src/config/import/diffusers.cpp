@@ -42,6 +42,25 @@ void set_folders(Translator& to) {
   folders.push_back(std::move(folder));
 }
 
+/// The script's defaults are ours.
+void set_prodigy(Translator& to) {
+  const bool used = to.options().train.optimizer.optimizer == "prodigy";
+  const std::pair<const char*, const char*> keys[] = {
+      {"prodigy_use_bias_correction", "train.prodigy_bias_correction"},
+      {"prodigy_safeguard_warmup", "train.prodigy_safeguard_warmup"},
+      {"prodigy_decouple", nullptr}};
+  for (const auto& [option, key] : keys) {
+    const Foreign* given = to.take(option);
+    if (!given) continue;
+    if (!used)
+      to.list(*given, Fate::elsewhere, "have no effect without the optimizer Prodigy");
+    else if (key)
+      to.set(key, given->is_off() ? "false" : "true", *given);
+    else if (given->is_off())
+      to.list(*given, Fate::lost, "decay the weights through the gradients, as Adam's first form");
+  }
+}
+
 void set_learning(Translator& to) {
   Foreign name{"optimizer", {"AdamW"}, "diffusers' default"};
   if (const Foreign* given = to.take("optimizer")) name = *given;
@@ -49,6 +68,7 @@ void set_learning(Translator& to) {
   if (to.flag("use_8bit_adam") && lower(name.text()) == "adamw")
     name = {"use_8bit_adam", {"AdamW8bit"}, name.where};
   set_optimizer(to, name, to.take("learning_rate"));
+  set_prodigy(to);
   const std::pair<const char*, const char*> keys[] = {{"adam_beta1", "train.beta1"},
                                                       {"adam_beta2", "train.beta2"},
                                                       {"adam_epsilon", "train.eps"},

@@ -147,6 +147,8 @@ void set_learning(Translator& to) {
   if (const Foreign* given = to.take("optimizer_type"); given && !given->text().empty())
     name = *given;
   set_optimizer(to, name, rate);
+  if (to.options().train.optimizer.optimizer == "adafactor")
+    to.set("train.adafactor_relative", "true", {"relative_step", {}, "kohya's default"});
   set_optimizer_arguments(to, name_values(to.take("optimizer_args")), "optimizer_args.");
   if (const Foreign* schedule = to.take("lr_scheduler"))
     set_schedule(to, *schedule, to.take("lr_warmup_steps"));

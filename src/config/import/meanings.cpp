@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <regex>
 #include <set>
 
@@ -37,6 +38,27 @@ std::string plain_optimizer(std::string name, bool& eight_bits) {
   return name == "adam" ? "adamw" : name;
 }
 
+/// The key for an argument of Prodigy's or Adafactor's constructor; "" where there is none.
+std::string key_of_argument(const std::string& optimizer, const std::string& argument) {
+  static const std::map<std::pair<std::string, std::string>, std::string> keys = {
+      {{"prodigy", "d0"}, "train.prodigy_d0"},
+      {{"prodigy", "d_coef"}, "train.prodigy_d_coef"},
+      {{"prodigy", "use_bias_correction"}, "train.prodigy_bias_correction"},
+      {{"prodigy", "safeguard_warmup"}, "train.prodigy_safeguard_warmup"},
+      {{"adafactor", "relative_step"}, "train.adafactor_relative"}};
+  const auto found = keys.find({optimizer, argument});
+  return found == keys.end() ? "" : found->second;
+}
+
+/// Whether our optimizer always does what the argument asks for (docs/training.md).
+bool is_how_it_is(Translator& to, const std::string& argument, bool on) {
+  const auto& ours = to.options().train.optimizer;
+  if (ours.optimizer == "prodigy") return argument == "decouple" && on;
+  if (ours.optimizer != "adafactor") return false;
+  return argument == "scale_parameter" ? on == ours.relative_step
+                                       : argument == "warmup_init" && !on;
+}
+
 }  // namespace
 
 void set_optimizer(Translator& to, const Foreign& optimizer, const Foreign* rate) {
@@ -64,6 +86,10 @@ void set_optimizer(Translator& to, const Foreign& optimizer, const Foreign* rate
 
 void set_optimizer_arguments(Translator& to, const ForeignList& arguments,
                              const std::string& prefix) {
+  const std::string optimizer = to.options().train.optimizer.optimizer;
+  if (optimizer == "prodigy")
+    for (const char* key : {"train.prodigy_bias_correction", "train.prodigy_safeguard_warmup"})
+      to.set(key, "false", {prefix + "*", {}, "prodigyopt's default"});
   for (Foreign argument : arguments) {
     const std::string name = argument.name;
     argument.name = prefix + name;
@@ -78,7 +104,10 @@ void set_optimizer_arguments(Translator& to, const ForeignList& arguments,
                         "give two numbers, such as 0.9,0.99");
       to.set("train.beta1", found[1], argument);
       to.set("train.beta2", found[2], argument);
-    } else {
+    } else if (const std::string key = key_of_argument(optimizer, name); !key.empty()) {
+      const bool yes_or_no = name != "d0" && name != "d_coef";
+      to.set(key, !yes_or_no ? argument.text() : argument.is_off() ? "false" : "true", argument);
+    } else if (!is_how_it_is(to, name, !argument.is_off())) {
       to.list(argument, Fate::lost, "shape the optimizer");
     }
   }

@@ -11,8 +11,9 @@ namespace fluxlora::config {
 /// take is replaced then.
 void set_optimizer(Translator& to, const Foreign& optimizer, const Foreign* rate);
 
-/// "weight_decay=0.01", "betas=(0.9, 0.99)", "eps=1e-8" as peers hand them to the optimizer;
-/// others are listed below `prefix`.
+/// "weight_decay=0.01", "betas=(0.9, 0.99)", "eps=1e-8", Prodigy's and Adafactor's own, as peers
+/// hand them to the optimizer that was set; others are listed below `prefix`. What is not said is
+/// prodigyopt's default for Prodigy.
 void set_optimizer_arguments(Translator& to, const ForeignList& arguments,
                              const std::string& prefix);
 
