@@ -13,8 +13,14 @@ struct Options {
   int64_t rank = 16;
   double alpha = 16;
   /// One of the named sets "default", "kohya", "ai-toolkit", "diffusers", or patterns over module
-  /// names, in which `*` stands for anything: "single_blocks.*.linear2", "*.attn.to_q".
+  /// names, in which `*` stands for anything and {7-12} for each of these numbers:
+  /// "single_blocks.*.linear2", "transformer_blocks.{0-4}.attn.to_q".
   std::vector<std::string> targets{"default"};
+  /// Patterns over the names of `targets`' layers: these get no adapter after all.
+  std::vector<std::string> exclude = {};
+  /// "PATTERN = RANK": another rank for some layers; the last that fits counts.
+  std::vector<std::string> ranks = {};
+  bool rslora = false;  ///< the change is multiplied by alpha / sqrt(rank)
   /// A LoRA file of any layout to go on from, with its layers, ranks and alphas; empty: a fresh
   /// one.
   std::filesystem::path continue_from = {};

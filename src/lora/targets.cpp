@@ -2,8 +2,11 @@
 #include "lora/targets.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <functional>
 #include <numeric>
+#include <optional>
 
 #include "base/error.h"
 
@@ -84,7 +87,8 @@ size_t edit_distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
-[[noreturn]] void nothing_fits(const std::string& pattern, const std::vector<Candidate>& all) {
+[[noreturn]] void nothing_fits(const std::string& key, const std::string& pattern,
+                               const std::vector<Candidate>& all) {
   std::string nearest;
   size_t best = SIZE_MAX;
   const auto consider = [&](const std::string& name) {
@@ -101,14 +105,76 @@ size_t edit_distance(const std::string& a, const std::string& b) {
     for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
       consider(name.substr(dot + 1));
   }
-  throw bad_input("lora.targets", "\"" + pattern + "\" fits no layer of the model",
-                  "the nearest name is \"" + nearest +
-                      "\"; use default, kohya, ai-toolkit, diffusers, or patterns with *");
+  const bool sets = key == "lora.targets";
+  throw bad_input(
+      key, "\"" + pattern + "\" fits no " + (sets ? "layer of the model" : "layer of lora.targets"),
+      "the nearest name is \"" + nearest + "\"; use " +
+          (sets ? "default, kohya, ai-toolkit, diffusers, or " : "") + "patterns with *");
+}
+
+std::string trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t"), last = text.find_last_not_of(" \t");
+  return first == std::string::npos ? "" : text.substr(first, last - first + 1);
+}
+
+/// {A-B} in a pattern: where it is, and the numbers.
+struct NumberRange {
+  size_t first, end;  ///< of the text
+  unsigned low, high;
+};
+std::optional<NumberRange> number_range(const std::string& pattern) {
+  const size_t open = pattern.find('{'), close = pattern.find('}', open);
+  if (open == std::string::npos || close == std::string::npos) return {};
+  NumberRange range{open, close + 1, 0, 0};
+  const char *const begin = pattern.data() + open + 1, *const end = pattern.data() + close;
+  const auto [dash, bad_low] = std::from_chars(begin, end, range.low);
+  if (bad_low != std::errc() || dash == end || *dash != '-') return {};
+  const auto [stop, bad_high] = std::from_chars(dash + 1, end, range.high);
+  if (bad_high != std::errc() || stop != end || range.high > 999) return {};
+  return range;
+}
+
+/// Takes away the specs that `options.exclude` names.
+void exclude(std::vector<AdapterSpec>& specs, const Options& options,
+             const std::vector<Candidate>& all) {
+  for (const std::string& pattern : options.exclude)
+    if (!std::erase_if(specs, [&](const AdapterSpec& s) { return fits(pattern, s); }))
+      nothing_fits("lora.exclude", pattern, all);
+  if (specs.empty())
+    throw bad_input("lora.exclude", "leaves no layer of lora.targets", "exclude fewer layers");
+}
+
+/// Rank and alpha of every spec.
+void set_ranks(std::vector<AdapterSpec>& specs, const Options& options,
+               const std::vector<Candidate>& all) {
+  std::vector<NumberFor> ranks = numbers_by_pattern("lora.ranks", options.ranks);
+  for (const NumberFor& r : ranks)
+    if (r.number < 1 || r.number > 4096 || r.number != std::floor(r.number))
+      throw bad_input("lora.ranks", "\"" + r.pattern + "\" has a rank that is none",
+                      "give a whole number from 1 to 4096");
+  for (AdapterSpec& s : specs) {
+    s.rank = options.rank;
+    for (NumberFor& r : ranks) {
+      if (!fits(r.pattern, s)) continue;
+      s.rank = static_cast<int64_t>(r.number);
+      r.used = true;
+    }
+    s.alpha = options.alpha * (options.rslora ? std::sqrt(static_cast<double>(s.rank)) : 1);
+  }
+  for (const NumberFor& r : ranks)
+    if (!r.used) nothing_fits("lora.ranks", r.pattern, all);
 }
 
 }  // namespace
 
 bool fits(const std::string& pattern, const std::string& name) {
+  if (const auto range = number_range(pattern)) {
+    for (unsigned n = range->low; n <= range->high; ++n)
+      if (fits(pattern.substr(0, range->first) + std::to_string(n) + pattern.substr(range->end),
+               name))
+        return true;
+    return false;
+  }
   // Goes back to the last `*` alone, so that many of them cost no more than one.
   const auto match = [&](size_t n) {
     size_t p = 0, star = std::string::npos, resume = 0;
@@ -134,6 +200,29 @@ bool fits(const std::string& pattern, const std::string& name) {
   return false;
 }
 
+bool fits(const std::string& pattern, const AdapterSpec& spec) {
+  return fits(pattern, spec.module) || fits(pattern, spec.bfl);
+}
+
+std::vector<NumberFor> numbers_by_pattern(const std::string& key,
+                                          const std::vector<std::string>& lines) {
+  std::vector<NumberFor> all;
+  for (const std::string& line : lines) {
+    const size_t equals = line.rfind('=');
+    NumberFor one{trimmed(line.substr(0, equals))};
+    const std::string number = equals == std::string::npos ? "" : trimmed(line.substr(equals + 1));
+    const char* const end = number.data() + number.size();
+    const auto [stop, error] = std::from_chars(number.data(), end, one.number);
+    if (one.pattern.empty() || number.empty() || error != std::errc() || stop != end ||
+        !std::isfinite(one.number) || one.number < 0)
+      throw bad_input(key, "\"" + line + "\" is not PATTERN = NUMBER",
+                      "write for example \"single_transformer_blocks.* = " +
+                          std::string(key == "lora.ranks" ? "8" : "0.5") + "\"");
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
 std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options) {
   const std::vector<Candidate> all = candidates(config);
   std::vector<bool> chosen(all.size(), false);
@@ -150,15 +239,13 @@ std::vector<AdapterSpec> select_targets(const flux::Config& config, const Option
       any = true;
       chosen[alias ? i - 1 : i] = true;
     }
-    if (!any) nothing_fits(target, all);
+    if (!any) nothing_fits("lora.targets", target, all);
   }
   std::vector<AdapterSpec> specs;
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (!chosen[i]) continue;
-    specs.push_back(all[i].spec);
-    specs.back().rank = options.rank;
-    specs.back().alpha = options.alpha;
-  }
+  for (size_t i = 0; i < all.size(); ++i)
+    if (chosen[i]) specs.push_back(all[i].spec);
+  exclude(specs, options, all);
+  set_ranks(specs, options, all);
   // A fused layer and a part of it would train the same rows twice.
   for (const AdapterSpec& a : specs)
     for (const AdapterSpec& b : specs)

@@ -22,11 +22,26 @@ struct AdapterSpec {
 };
 
 /// Whether the pattern fits the whole name or its end after a dot. `*` stands for any run of
-/// characters.
+/// characters, {A-B} for each whole number from A to B.
 bool fits(const std::string& pattern, const std::string& name);
+/// Whether it fits the module, or the layer by BFL's name.
+bool fits(const std::string& pattern, const AdapterSpec& spec);
 
-/// The adapters that `options` names, in the model's order. Throws Error (bad_input) when a pattern
-/// fits no layer, naming the nearest name.
+/// A number for the layers that a pattern fits.
+struct NumberFor {
+  std::string pattern;
+  double number = 0;
+  bool used = false;  ///< whether it was for any layer: for the caller to keep
+};
+/// Reads "PATTERN = NUMBER" lines, the value of the setting `key`. Throws Error (bad_input) for a
+/// line that is none, or whose number is negative or not finite.
+std::vector<NumberFor> numbers_by_pattern(const std::string& key,
+                                          const std::vector<std::string>& lines);
+
+/// The adapters that `options` names, in the model's order. rsLoRA's factor (Kalajdzievski 2023) is
+/// in alpha, which is sqrt(rank) times as large, so that every reader's alpha / rank gives it.
+/// Throws Error (bad_input) when a pattern fits no layer, naming the nearest name, or a rank is no
+/// whole number from 1.
 std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options);
 
 }  // namespace fluxlora::lora

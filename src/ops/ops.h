@@ -95,6 +95,11 @@ struct AdafactorOptions {
   double max_norm = 1.0;         ///< as AdamW's
 };
 
+/// What a difference e costs: e², or k (sqrt(e² + c²) - c), which is a line where e is far above c.
+struct Penalty {
+  double c = 0, k = 0;  ///< c = 0: e²
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -221,13 +226,13 @@ class Ops {
   /// are not.
   virtual void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise,
                                 const Tensor& t) = 0;
-  /// loss[b] = mean_b mask (pred - (noise - x0))²; d_pred = weight[b] · d loss[b] / d pred.
+  /// loss[b] = mean_b mask penalty(pred - (noise - x0)); d_pred = weight[b] · d loss[b] / d pred.
   /// pred, x0, noise, d_pred (B, N, C), pred and d_pred activations; loss, weight (B). The caller
   /// folds 1/B into weight. mask (B, N, P), C a multiple of P: element c of a token counts
   /// mask[c mod P] times, which are the P pixels of a packed patch (flow/pack.h); empty: once.
   virtual void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred,
                          const Tensor& x0, const Tensor& noise, const Tensor& weight,
-                         const Tensor& mask = {}) = 0;
+                         const Tensor& mask = {}, const Penalty& penalty = {}) = 0;
 
   // ---- update, flat contiguous buffers ---------------------------------------------------------
   /// norm[0] = |g|₂, summed in a fixed order.

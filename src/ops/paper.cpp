@@ -181,7 +181,8 @@ class PaperDevice::PaperOps final : public Ops {
     move(Work::other, {x_t, x0, noise, t});
   }
   void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred, const Tensor& x0,
-                 const Tensor& noise, const Tensor& weight, const Tensor& mask) override {
+                 const Tensor& noise, const Tensor& weight, const Tensor& mask,
+                 const Penalty&) override {
     move(Work::other, {loss, d_pred, pred, x0, noise, weight, mask});
   }
 

@@ -36,6 +36,8 @@ struct TrainOptions {
   double guidance = 1.0;  ///< fed to the model while training
   double caption_dropout = 0.05;
   flow::TimestepOptions timestep;
+  std::string loss = "l2";         ///< or "huber", "smooth_l1"
+  double huber_c = 0.1;            ///< where those two turn from a square into a line
   double noise_offset = 0;         ///< of a normal number added to each channel's noise
   double preservation = 0;         ///< weight of staying the base without the trigger word; 0: none
   std::string preservation_class;  ///< stands in place of the trigger word there

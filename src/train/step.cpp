@@ -40,6 +40,13 @@ void add_offset(const Tensor& packed, double offset, Philox& random) {
   flow::shift_channels(packed, shifts.view);
 }
 
+/// As kohya's losses of these names.
+Penalty penalty_of(const TrainOptions& o) {
+  if (o.loss == "huber") return {o.huber_c, 2 * o.huber_c};
+  if (o.loss == "smooth_l1") return {o.huber_c, 2};
+  return {};
+}
+
 LoaderOptions loader_options(const RunOptions& o) {
   return {static_cast<uint64_t>(o.train.seed), o.train.batch_size, o.train.accumulation,
           o.train.caption_dropout};
@@ -237,7 +244,7 @@ void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, State& stat
   state.adapters.set_multiplier(1);
   w.forward();
   op.flow_loss(losses, w.d_prediction(), w.prediction(), batch.x0, batch.noise,
-               batch.preservation_weight);
+               batch.preservation_weight, {}, penalty_of(options_.train));
   w.backward();
 }
 
@@ -254,7 +261,8 @@ StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>
     op.flow_interpolate(w.inputs().img, batch.x0, batch.noise, w.inputs().t);
     w.forward();
     op.flow_loss(losses_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B), w.d_prediction(),
-                 w.prediction(), batch.x0, batch.noise, batch.weight, batch.mask);
+                 w.prediction(), batch.x0, batch.noise, batch.weight, batch.mask,
+                 penalty_of(options_.train));
     w.backward();
     if (options_.train.preservation > 0)
       preserve(batch, micro_batches[m], state,

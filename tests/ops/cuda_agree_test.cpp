@@ -318,6 +318,10 @@ TEST_F(Agree, FlowLoss) {
         [](Ops& op, const Tensors& a) { op.flow_loss(a[0], a[1], a[2], a[3], a[4], a[5], a[6]); });
     agree({out({s[0]}).stats(), in(s), in(s).stats(), in(s).stats()},
           [](Ops& op, const Tensors& a) { op.flow_loss(a[0], {}, a[1], a[2], a[3], {}); });
+    agree({out({s[0]}).stats(), out(s), in(s), in(s).stats(), in(s).stats(), in({s[0]}).stats()},
+          [](Ops& op, const Tensors& a) {
+            op.flow_loss(a[0], a[1], a[2], a[3], a[4], a[5], {}, {0.5, 2});
+          });
   }
 }
 

@@ -123,5 +123,37 @@ TEST_F(Flow, LossDoesNotDependOnTheThreadCount) {
   EXPECT_EQ(max_difference(one[1], three[1]), 0);
 }
 
+const Penalty kHuber{0.5, 2};
+
+TEST_F(Flow, HuberLossIsTheFormula) {
+  check_formula(
+      {out({3}), out(kShape), in(kShape), in(kShape), in(kShape), in({3})},
+      [&](const auto& a) { ops().flow_loss(a[0], a[1], a[2], a[3], a[4], a[5], {}, kHuber); },
+      [&](const auto& a) {
+        for (int64_t b = 0; b < 3; ++b) {
+          double sum = 0;
+          for (int64_t n = 0; n < 41; ++n)
+            for (int64_t i = 0; i < 17; ++i) {
+              const double e = at(a[2], b, n, i) - (at(a[4], b, n, i) - at(a[3], b, n, i));
+              sum += 2 * (std::sqrt(e * e + 0.25) - 0.5) / (41 * 17);
+              at(a[1], b, n, i) = at(a[5], 0, 0, b) * 2 * e / std::sqrt(e * e + 0.25) / (41 * 17);
+            }
+          at(a[0], 0, 0, b) = sum;
+        }
+      });
+}
+
+TEST_F(Flow, HuberLossHasItsGradient) {
+  const Tensor pred = random(kShape), x0 = random(kShape), noise = random(kShape);
+  const Tensor weight = random({3}), loss = poisoned({3}), d_pred = poisoned(kShape);
+  ops().flow_loss(loss, d_pred, pred, x0, noise, weight, {}, kHuber);
+  expect_gradient(
+      [&] {
+        ops().flow_loss(loss, {}, pred, x0, noise, {}, {}, kHuber);
+        return dot(loss, weight);
+      },
+      pred, d_pred, "pred");
+}
+
 }  // namespace
 }  // namespace fluxlora::testing

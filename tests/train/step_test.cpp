@@ -364,5 +364,18 @@ TEST(Step, NoiseOffsetChangesTheGradients) {
   EXPECT_GT(relative_error(Bench(options).gradients(picks), plain), 1e-3);
 }
 
+TEST(Step, HuberIsTheSquareWhereItTurnsFarOut) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 1);
+  RunOptions options = small_options(folder.path(), "run");
+  const std::vector<std::vector<Pick>> picks{{{0}}};
+  const auto plain = Bench(options).gradients(picks);
+  options.train.loss = "huber";
+  options.train.huber_c = 1e4;  // no difference goes as far
+  EXPECT_LT(relative_error(Bench(options).gradients(picks), plain), 1e-5);
+  options.train.huber_c = 0.1;
+  EXPECT_GT(relative_error(Bench(options).gradients(picks), plain), 1e-3);
+}
+
 }  // namespace
 }  // namespace fluxlora::train

@@ -166,7 +166,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"dataset", "repeats = 2", "unknown key \"repeats\" in [dataset]",
                 "it belongs in [[dataset.folders]]"},
         Mistake{"lora", "xyzzy = 0.1", "unknown key \"xyzzy\" in [lora]",
-                "[lora] has the keys rank, alpha, targets, continue_from, init"},
+                "[lora] has the keys rank, alpha, targets, "},
         Mistake{"train", "steps = \"many\"", "train.steps is text, it should be a whole number",
                 "write steps ="},
         Mistake{"train", "steps = 10.5",
@@ -339,7 +339,14 @@ train::RunOptions unusual() {
   o.dataset.max_upscale = 1.5;
   o.dataset.buckets = true;
   o.dataset.bucket_step = 32;
-  o.lora = {3, 1. / 3, {"*.attn.to_q", "single_blocks.*"}, "/some/lora.safetensors", "gaussian"};
+  o.lora = {3,
+            1. / 3,
+            {"*.attn.to_q", "single_blocks.*"},
+            {"*.{3-7}.*"},
+            {"*.attn.to_q = 5"},
+            true,
+            "/some/lora.safetensors",
+            "gaussian"};
   o.train.steps = 12345678;
   o.train.batch_size = 2;
   o.train.accumulation = 3;
@@ -350,6 +357,8 @@ train::RunOptions unusual() {
   o.train.optimizer = {"lion", 0.85, 0.95,  1e-10, 1e-300, 0,   true,
                        1e-5,   2,    false, false, 0.5,    true};
   o.train.schedule = {5e-324, "cosine", 10, 3, 4};
+  o.train.loss = "huber";
+  o.train.huber_c = 0.25;
   o.train.noise_offset = 0.05;
   o.memory = {"16GiB", "32 GiB"};
   o.train.preservation = 1;

@@ -2,6 +2,7 @@
 // Which layers an adapter sits on, how it starts, and its file.
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <memory>
 
 #include <gtest/gtest.h>
@@ -13,6 +14,7 @@
 #include "lora/adapter.h"
 #include "model/flux/transformer.h"
 #include "tensor/compare.h"
+#include "unit/expect_error.h"
 #include "unit/temporary_folder.h"
 
 namespace fluxlora::lora {
@@ -50,6 +52,41 @@ TEST(Targets, PatternsNameModulesOrFusedLayers) {
   EXPECT_EQ(count({"double_blocks.3.img_attn.qkv"}), 1u);
   EXPECT_EQ(count({"x_embedder", "img_in"}), 1u);
   EXPECT_EQ(count({"default", "attn.to_q"}), 418u);
+}
+
+TEST(Targets, RangesOfBlocksAndExceptions) {
+  const flux::Config dev;
+  const auto count = [&](std::vector<std::string> targets, std::vector<std::string> exclude) {
+    return select_targets(dev, {.targets = std::move(targets), .exclude = std::move(exclude)})
+        .size();
+  };
+  EXPECT_EQ(count({"transformer_blocks.{3-5}.attn.to_q"}, {}), 3u);
+  EXPECT_EQ(count({"single_transformer_blocks.{0-99}.attn.to_q"}, {}), 38u);
+  EXPECT_EQ(count({"default"}, {"attn.to_q"}), 418u - 57u);
+  EXPECT_EQ(count({"default"}, {"single_blocks.{7-12}.*", "transformer_blocks.{0-18}.*"}),
+            5u * (38u - 6u))
+      << "BFL's names too";
+  EXPECT_EQ(count({"kohya"}, {"*mod*.lin"}), 304u - 2u * 19u - 38u);
+  EXPECT_ERROR(count({"kohya"}, {"attn.to_q"}), bad_input, "lora.exclude", "attn.to_q");
+  EXPECT_ERROR(count({"attn.to_q"}, {"*"}), bad_input, "lora.exclude", "leaves no layer");
+  EXPECT_ERROR(count({"attn.{5-3}.to_q"}, {}), bad_input, "lora.targets", "fits no layer");
+}
+
+TEST(Targets, RanksByLayerAndRsLora) {
+  const flux::Config dev;
+  Options options{.rank = 16, .alpha = 8, .ranks = {"attn.* = 4", "single_blocks.* = 64"}};
+  const auto factors = [&] {
+    std::map<int64_t, double> seen;
+    for (const AdapterSpec& s : select_targets(dev, options)) seen[s.rank] = s.scale();
+    return seen;
+  };
+  EXPECT_EQ(factors(), (std::map<int64_t, double>{{4, 2}, {16, 0.5}, {64, 0.125}}));
+  options.rslora = true;  // PEFT: alpha / sqrt(r), each by its own rank
+  EXPECT_EQ(factors(), (std::map<int64_t, double>{{4, 4}, {16, 2}, {64, 1}}));
+  for (const char* wrong : {"attn.to_q", "= 4", "attn.to_q = 0", "attn.to_q = 2.5", "to_z = 4"}) {
+    options.ranks = {wrong};
+    EXPECT_ERROR(select_targets(dev, options), bad_input, "lora.ranks", "");
+  }
 }
 
 TEST(Targets, NothingFitsNamesTheNearest) {

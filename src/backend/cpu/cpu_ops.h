@@ -80,7 +80,8 @@ class CpuOps final : public Ops {
   void flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor& noise,
                         const Tensor& t) override;
   void flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred, const Tensor& x0,
-                 const Tensor& noise, const Tensor& weight, const Tensor& mask) override;
+                 const Tensor& noise, const Tensor& weight, const Tensor& mask,
+                 const Penalty& penalty) override;
 
   // optim.cpp
   void global_norm(const Tensor& norm, const Tensor& g) override;

@@ -23,18 +23,28 @@ struct Interpolate {  // x0, noise
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     loss_kernel(float* partial, Rows<T> d_pred, Rows<const T> pred, Rows<const float> x0,
-                Rows<const float> noise, const float* weight, Rows<const float> mask) {
+                Rows<const float> noise, const float* weight, Rows<const float> mask, float c,
+                float k) {
   const int64_t b = blockIdx.y, first = blockIdx.x * kRowsOfBlock, n = pred.columns;
   const int64_t rows = first + kRowsOfBlock < pred.rows ? kRowsOfBlock : pred.rows - first;
   const float factor =
       d_pred ? 2.0f * weight[b] / (static_cast<float>(pred.rows) * static_cast<float>(n)) : 0.0f;
   float sum[1] = {};
   for (int64_t i = threadIdx.x; i < rows * n; i += kThreads) {
-    const int64_t r = first + i / n, c = i % n;
-    const float difference = to_float(pred.row(b, r)[c]) - (noise.row(b, r)[c] - x0.row(b, r)[c]);
-    const float counted = mask ? mask.row(b, r)[c % mask.columns] * difference : difference;
-    sum[0] = fmaf(counted, difference, sum[0]);
-    if (d_pred) d_pred.row(b, r)[c] = from_float<T>(factor * counted);
+    const int64_t r = first + i / n, at = i % n;
+    const float difference =
+        to_float(pred.row(b, r)[at]) - (noise.row(b, r)[at] - x0.row(b, r)[at]);
+    const float share = mask ? mask.row(b, r)[at % mask.columns] : 1.0f;
+    // e², or k (sqrt(e² + c²) - c) without the difference of two near numbers; half its slope is
+    // `pull`, as `factor` has the 2 of a square.
+    float cost = difference, pull = difference;
+    if (c > 0) {
+      const float root = sqrtf(fmaf(difference, difference, c * c));
+      cost = k * difference / (root + c);
+      pull = 0.5f * k * difference / root;
+    }
+    sum[0] = fmaf(share * cost, difference, sum[0]);
+    if (d_pred) d_pred.row(b, r)[at] = from_float<T>(factor * share * pull);
   }
   block_sum(sum);
   if (threadIdx.x == 0) partial[b * gridDim.x + blockIdx.x] = sum[0];
@@ -63,7 +73,7 @@ void CudaOps::flow_interpolate(const Tensor& x_t, const Tensor& x0, const Tensor
 
 void CudaOps::flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& pred,
                         const Tensor& x0, const Tensor& noise, const Tensor& weight,
-                        const Tensor& mask) {
+                        const Tensor& mask, const Penalty& penalty) {
   checks::flow_loss(loss, d_pred, pred, x0, noise, weight, mask);
   if (pred.size() == 0) return;
   for_activations(pred.dtype(), [&]<typename T>(T) {
@@ -73,7 +83,8 @@ void CudaOps::flow_loss(const Tensor& loss, const Tensor& d_pred, const Tensor& 
     const auto items = static_cast<unsigned>(prediction.batches);
     loss_kernel<<<dim3(blocks_for(chunks, 1), items), kThreads, 0, stream()>>>(
         partial, Rows<T>(d_pred), prediction, Rows<const float>(x0), Rows<const float>(noise),
-        weight.as<const float>(), Rows<const float>(mask));
+        weight.as<const float>(), Rows<const float>(mask), static_cast<float>(penalty.c),
+        static_cast<float>(penalty.k));
     CUDA_CHECK_LAUNCH();
     const double count =
         static_cast<double>(prediction.rows) * static_cast<double>(prediction.columns);
