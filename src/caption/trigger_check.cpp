@@ -74,19 +74,27 @@ std::string TriggerReport::split() const {
   return line;
 }
 
-std::string TriggerReport::advice() const {
-  const std::string instead =
-      suggestion.empty() ? "choose a word that nobody uses" : fmt::format("try \"{}\"", suggestion);
+std::string TriggerReport::fault() const {
   if (means_something)
     return fmt::format(
         "trigger word \"{}\": CLIP's vocabulary has {} whole, so the model gives it a meaning of "
-        "its "
-        "own, which will mix with your subject; {}",
-        word, known_words.size() == 1 ? "this word" : "these words", instead);
+        "its own, which will mix with your subject",
+        word, known_words.size() == 1 ? "this word" : "these words");
   if (many_pieces)
-    return fmt::format("trigger word \"{}\": {} tokens take much of a prompt; {}", word,
-                       clip_pieces.size(), "a shorter word is learned sooner");
+    return fmt::format("trigger word \"{}\": {} tokens take much of a prompt", word,
+                       clip_pieces.size());
   return "";
+}
+
+std::string TriggerReport::remedy() const {
+  if (!means_something) return "a shorter word is learned sooner";
+  return suggestion.empty() ? "choose a word that nobody uses"
+                            : fmt::format("try \"{}\"", suggestion);
+}
+
+std::string TriggerReport::advice() const {
+  const std::string wrong = fault();
+  return wrong.empty() ? "" : wrong + "; " + remedy();
 }
 
 TriggerReport check_trigger(const std::string& word, const Tokenizer& clip, const Tokenizer* t5) {

@@ -24,7 +24,11 @@ struct TriggerReport {
 
   /// How the word splits, in one line.
   std::string split() const;
-  /// What is wrong with it and what to do, in one line; empty when nothing is.
+  /// What is wrong with it; empty when nothing is.
+  std::string fault() const;
+  /// What to do about that.
+  std::string remedy() const;
+  /// Both in one line; empty when nothing is wrong.
   std::string advice() const;
 };
 

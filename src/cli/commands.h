@@ -11,6 +11,7 @@ namespace fluxlora::cli {
 /// Adds a sub-command with its options, its help and an example (args.h, set_example). The command
 /// runs in its CLI11 callback: it sets `status` (0 at the start) or throws Error.
 void add_train(CLI::App& program, int& status);
+void add_prepare(CLI::App& program, int& status);
 void add_sample(CLI::App& program, int& status);
 void add_plan(CLI::App& program, int& status);
 void add_inspect(CLI::App& program, int& status);

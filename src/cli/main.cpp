@@ -34,6 +34,7 @@ int run(int count, char** values) {
   program.get_formatter()->label("SUBCOMMAND", "COMMAND");
   cli::set_example(program, "fluxlora train presets/quickstart.toml");
   cli::add_train(program, status);
+  cli::add_prepare(program, status);
   cli::add_plan(program, status);
   cli::add_sample(program, status);
   cli::add_inspect(program, status);

@@ -80,11 +80,11 @@ struct Dataset {
 };
 
 /// Reads the folders: pictures by their ending (upper or lower case), hidden files left out,
-/// folders inside not entered, every picture decoded once so that damage shows before the first
-/// step. `trigger` is subject.trigger. All problems are looked for; the first is thrown as Error
-/// with the number of the others in its hint: no folder, missing or empty folder, no picture,
-/// unreadable or damaged picture, mask or caption, a picture too small, a mask of another size or
-/// that leaves nothing, options out of range.
+/// and what `prepare` left beside them, folders inside not entered, every picture decoded once so
+/// that damage shows before the first step. `trigger` is subject.trigger. All problems are looked
+/// for; the first is thrown as Error with the number of the others in its hint: no folder, missing
+/// or empty folder, no picture, unreadable or damaged picture, mask or caption, a picture too
+/// small, a mask of another size or that leaves nothing, options out of range.
 Dataset scan(const DatasetOptions& options, const std::string& trigger);
 
 /// How many pictures lie in the folder, by their names; 0 when there is no such folder.

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -37,6 +38,9 @@ void check_file(const fs::path& path) {
   const fs::file_status status = fs::status(path, code);
   if (status.type() == fs::file_type::not_found) {
     throw bad_input(path.string(), "does not exist", "check the name");
+  }
+  if (code == std::errc::too_many_symbolic_link_levels) {
+    throw bad_input(path.string(), "is a link that leads in a circle", "remove it");
   }
   if (code || access(path.c_str(), R_OK) != 0) {
     throw environment_error(path.string(), "may not be read",

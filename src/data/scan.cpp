@@ -33,6 +33,14 @@ std::string lower_ending(const fs::path& path) {
   return ending;
 }
 
+/// What `fluxlora prepare` leaves beside the pictures of a dataset.
+bool made_by_prepare(const fs::path& path) {
+  const std::string name = path.filename().string();
+  if (name == "crop.json" || name == "dataset.html") return true;
+  std::error_code code;
+  return name == "contact_sheet.png" && fs::exists(path.parent_path() / "crop.json", code);
+}
+
 bool named_as_picture(const fs::path& path) {
   const std::string ending = lower_ending(path);
   return std::find(kPictureEndings.begin(), kPictureEndings.end(), ending) != kPictureEndings.end();
@@ -54,6 +62,11 @@ std::optional<std::vector<fs::path>> sorted_entries(const fs::path& folder, Find
   if (status.type() == fs::file_type::not_found) {
     findings.problems.push_back(bad_input(folder.string(), "does not exist",
                                           "set dataset.path to the folder of your pictures"));
+    return std::nullopt;
+  }
+  if (code == std::errc::too_many_symbolic_link_levels) {
+    findings.problems.push_back(bad_input(folder.string(), "is a link that leads in a circle",
+                                          "give the folder that holds your pictures"));
     return std::nullopt;
   }
   if (!code && status.type() != fs::file_type::directory) {
@@ -191,6 +204,7 @@ Listing list_folder(const FolderOptions& folder, Findings& findings) {
     if (named_as_picture(entry)) stems.insert(entry.stem().string());
   std::error_code code;
   for (const fs::path& entry : *entries) {
+    if (made_by_prepare(entry)) continue;
     if (named_as_picture(entry)) {
       listing.pictures.push_back(entry);
     } else if (fs::is_directory(entry, code)) {

@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "monitor/page.h"
+
 namespace fluxlora::monitor {
 namespace {
 
@@ -161,32 +163,6 @@ std::string bar_chart(const ChartText& text, const Bars& bars) {
     }
   }
   return svg + "</svg>\n";
-}
-
-std::string escape_html(const std::string& text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      case '\'':
-        escaped += "&#39;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
 }
 
 }  // namespace fluxlora::monitor

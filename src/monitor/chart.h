@@ -37,7 +37,4 @@ struct Bars {
 };
 std::string bar_chart(const ChartText& text, const Bars& bars);
 
-/// Text as HTML or SVG shows it.
-std::string escape_html(const std::string& text);
-
 }  // namespace fluxlora::monitor

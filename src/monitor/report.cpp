@@ -10,11 +10,11 @@
 #include <openssl/evp.h>
 
 #include "base/assets.h"
-#include "base/error.h"
 #include "base/file.h"
 #include "monitor/chart.h"
 #include "monitor/console.h"
 #include "monitor/jsonl.h"
+#include "monitor/page.h"
 
 namespace fluxlora::monitor {
 
@@ -326,35 +326,19 @@ std::string warnings(const ReportInfo& info) {
                      items);
 }
 
-/// The template with each {{name}} replaced once, from front to back: what is put in is not looked
-/// at again.
-std::string fill(std::string_view page, const std::map<std::string, std::string>& parts) {
-  std::string filled;
-  while (true) {
-    const size_t open = page.find("{{"), close = page.find("}}", open);
-    if (open == std::string_view::npos || close == std::string_view::npos) break;
-    const std::string name(page.substr(open + 2, close - open - 2));
-    CHECK(parts.count(name) == 1, "report: the page names " + name);
-    filled += page.substr(0, open);
-    filled += parts.at(name);
-    page.remove_prefix(close + 2);
-  }
-  return filled.append(page);
-}
-
 }  // namespace
 
 void write_report(const fs::path& folder, const ReportInfo& info) {
   const Metrics metrics = read_metrics(folder / "metrics.jsonl");
   const FileView page = map_file("builtin:report/report.html");
-  const std::string text = fill(page.text(), {{"name", escape_html(info.name)},
-                                              {"status", escape_html(info.status)},
-                                              {"warnings", warnings(info)},
-                                              {"before_after", before_after(folder, info)},
-                                              {"facts", fact_rows(metrics, info)},
-                                              {"charts", charts(metrics)},
-                                              {"samples", samples(folder, info)},
-                                              {"settings", settings(info.config)}});
+  const std::string text = fill_page(page.text(), {{"name", escape_html(info.name)},
+                                                   {"status", escape_html(info.status)},
+                                                   {"warnings", warnings(info)},
+                                                   {"before_after", before_after(folder, info)},
+                                                   {"facts", fact_rows(metrics, info)},
+                                                   {"charts", charts(metrics)},
+                                                   {"samples", samples(folder, info)},
+                                                   {"settings", settings(info.config)}});
   write_file_atomically(folder / "report.html", std::string_view(text));
 }
 
