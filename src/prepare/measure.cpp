@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <functional>
 #include <numbers>
-#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "data/resize.h"
@@ -30,6 +30,47 @@ std::vector<float> grey_levels(const Picture& picture) {
 
 Picture thumbnail(const Picture& picture, int side) {
   return resize(picture, {0, 0, picture.width, picture.height}, {side, side});
+}
+
+/// The means of `side` x `side` blocks: of 24 megapixels in some 30 ms, which a filter takes half a
+/// second for.
+Picture block_means(const Picture& picture, int side) {
+  Picture means{std::min(side, picture.width), std::min(side, picture.height), {}};
+  means.rgb.reserve(static_cast<size_t>(means.width) * means.height * 3);
+  const auto edge = [](int64_t cell, int64_t cells, int64_t length) {
+    return cell * length / cells;
+  };
+  std::vector<uint64_t> sums;
+  for (int row = 0; row < means.height; ++row) {
+    const int64_t top = edge(row, means.height, picture.height);
+    const int64_t bottom = edge(row + 1, means.height, picture.height);
+    sums.assign(static_cast<size_t>(means.width) * 3, 0);
+    for (int64_t y = top; y < bottom; ++y) {
+      const uint8_t* pixel = &picture.rgb[static_cast<size_t>(y * picture.width * 3)];
+      for (int cell = 0; cell < means.width; ++cell) {
+        const int64_t right = edge(cell + 1, means.width, picture.width);
+        uint32_t red = 0, green = 0, blue = 0;
+        for (int64_t x = edge(cell, means.width, picture.width); x < right; ++x, pixel += 3) {
+          red += pixel[0];
+          green += pixel[1];
+          blue += pixel[2];
+        }
+        uint64_t* const sum = &sums[static_cast<size_t>(cell) * 3];
+        sum[0] += red;
+        sum[1] += green;
+        sum[2] += blue;
+      }
+    }
+    for (int cell = 0; cell < means.width; ++cell) {
+      const int64_t width =
+          edge(cell + 1, means.width, picture.width) - edge(cell, means.width, picture.width);
+      const auto count = static_cast<uint64_t>(width * (bottom - top));
+      for (int c = 0; c < 3; ++c)
+        means.rgb.push_back(
+            static_cast<uint8_t>((sums[static_cast<size_t>(cell) * 3 + c] + count / 2) / count));
+    }
+  }
+  return means;
 }
 
 /// Of the Laplacian within the rows [top, bottom) and columns [left, right), edges left out.
@@ -59,10 +100,18 @@ double sharpness(const std::vector<float>& levels, int width, int height) {
   return tiles[1];
 }
 
-int percentile(std::vector<float> levels, double share) {
-  const auto place = static_cast<ptrdiff_t>(share * static_cast<double>(levels.size() - 1));
-  std::nth_element(levels.begin(), levels.begin() + place, levels.end());
-  return static_cast<int>(std::lround(levels[static_cast<size_t>(place)]));
+/// The grey levels below which the shares lie.
+std::pair<int, int> percentiles(const std::vector<float>& levels, double low, double high) {
+  std::array<size_t, 256> counts{};
+  for (const float level : levels) ++counts[static_cast<size_t>(std::lround(level))];
+  const auto level_at = [&](double share) {
+    const auto place = static_cast<size_t>(share * static_cast<double>(levels.size() - 1));
+    size_t below = 0;
+    int level = 0;
+    while ((below += counts[static_cast<size_t>(level)]) <= place) ++level;
+    return level;
+  };
+  return {level_at(low), level_at(high)};
 }
 
 std::array<uint8_t, 84> border_of(const Picture& whole) {
@@ -115,13 +164,13 @@ double border_distance(const Measures& a, const Measures& b) {
 
 Measures measure(const Picture& whole, const Picture& crop) {
   const std::vector<float> levels = grey_levels(crop);
-  // From the small one: the filter of the resize is not needed for 24 megapixels twice.
-  const Picture small = thumbnail(whole, 8 * kHashSide);
+  const Picture small = block_means(whole, 8 * kHashSide);
+  const auto [dark, light] = percentiles(levels, 0.05, 0.95);
   return {sharpness(levels, crop.width, crop.height),
-          percentile(levels, 0.05),
-          percentile(levels, 0.95),
+          dark,
+          light,
           perceptual_hash(small),
-          perceptual_hash(crop),
+          perceptual_hash(block_means(crop, 8 * kHashSide)),
           border_of(small)};
 }
 
