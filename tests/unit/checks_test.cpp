@@ -6,6 +6,7 @@
 #include <functional>
 #include <random>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -94,7 +95,7 @@ class Checks : public DataTest {
   Checks() {
     for (int i = 0; i < 12; ++i) {
       Candidate c;
-      c.path = write("p" + std::to_string(i) + ".jpg", std::string(1 + i, 'x'));
+      c.path = write(fmt::format("p{}.jpg", i), std::string(1 + i, 'x'));
       c.source = {1600, 1200};
       c.used = {200, 0, 1200, 1200};
       c.size = {1024, 1024};
