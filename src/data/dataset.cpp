@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <set>
 
 #include <fmt/format.h>
@@ -24,7 +23,6 @@ namespace {
 /// FLUX.1's latents are an eighth of the picture, packed in pairs: sides are multiples of 16.
 constexpr int64_t kSideStep = 16;
 constexpr int64_t kMaxSide = 8192;
-constexpr size_t kFewPictures = 10, kManyPictures = 30;
 constexpr size_t kMostCaptions = 256;  // of a picture
 
 void check_side(int64_t side, const std::string& where, Findings& findings) {
@@ -244,37 +242,8 @@ void add_examples(const Checked& picture, int index, const CaptionSource& source
   for (const Size& size : sizes_of(picture, folder, work)) {
     example.size = size;
     example.box = centre_box(picture.source, size);
-    const double factor = enlargement(example.box, size);
-    if (factor > 1) {
-      work.findings.warnings.push_back(fmt::format(
-          "{}: has {}x{} pixels and is enlarged {:.1f} times to {}x{}", picture.path.string(),
-          picture.source.width, picture.source.height, factor, size.width, size.height));
-    }
     if (found) check_mask(*found, example.box, work.findings);
     work.dataset.examples.push_back(example);
-  }
-}
-
-/// Warnings about all pictures together.
-void judge_pictures(const std::vector<Example>& examples, Findings& findings) {
-  std::map<std::string, std::string> subject;  // hash -> first path
-  std::set<std::string> seen;
-  for (const Example& example : examples) {
-    if (example.regularisation || !seen.insert(example.path.string()).second) continue;
-    const auto [first, is_new] = subject.emplace(example.hash, example.path.string());
-    if (!is_new) {
-      findings.warnings.push_back(example.path.string() + ": is the same picture as " +
-                                  first->second);
-    }
-  }
-  if (seen.size() < kFewPictures) {
-    findings.warnings.push_back(
-        fmt::format("{} picture{} of the subject: with fewer than {} the LoRA tends to repeat them",
-                    seen.size(), seen.size() == 1 ? "" : "s", kFewPictures));
-  } else if (seen.size() > kManyPictures) {
-    findings.warnings.push_back(
-        fmt::format("{} pictures of the subject: more than {} rarely help, choose the best",
-                    seen.size(), kManyPictures));
   }
 }
 
@@ -315,7 +284,6 @@ Dataset scan(const DatasetOptions& options, const std::string& trigger) {
     }
   }
   throw_problems(findings.problems);
-  judge_pictures(dataset.examples, findings);
   dataset.hash = dataset_hash(dataset.examples);
   dataset.warnings = std::move(findings.warnings);
   dataset.notes = std::move(findings.notes);

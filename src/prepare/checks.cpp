@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/hash.h"
+#include "base/parallel.h"
 
 namespace fluxlora::prepare {
 
@@ -210,6 +211,25 @@ std::vector<Finding> check(const std::vector<Candidate>& pictures) {
   check_duplicates(pictures, findings);
   check_variety(pictures, findings);
   return findings;
+}
+
+std::vector<Finding> check(const Dataset& dataset) {
+  std::vector<Candidate> candidates;
+  std::map<fs::path, size_t> places;
+  for (const Example& e : dataset.examples) {
+    if (e.regularisation) continue;
+    const size_t place = places.emplace(e.path, candidates.size()).first->second;
+    candidates.resize(places.size());
+    candidates[place] = {e.path, e.source, e.box, e.size, {}};
+  }
+  parallel_for(static_cast<int64_t>(candidates.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      Candidate& c = candidates[static_cast<size_t>(i)];
+      const Picture picture = read_picture(c.path);
+      c.measures = measure(picture, resize(picture, c.used, c.size));
+    }
+  });
+  return check(candidates);
 }
 
 }  // namespace fluxlora::prepare

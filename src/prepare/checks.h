@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "data/dataset.h"
 #include "data/resize.h"
 #include "prepare/finding.h"
 #include "prepare/measure.h"
@@ -27,5 +28,9 @@ struct Candidate {
 /// "dark", "bright", "flat" of one; "duplicate", "similar" of two or more; "background", "pose" of
 /// most. Reads the files only to tell equal bytes from equal looks.
 std::vector<Finding> check(const std::vector<Candidate>& pictures);
+
+/// The same of a dataset that is about to be trained: its pictures of the subject, each at the
+/// largest of its sizes. Decodes every picture once more. Throws Error as read_picture() does.
+std::vector<Finding> check(const Dataset& dataset);
 
 }  // namespace fluxlora::prepare

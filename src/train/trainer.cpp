@@ -11,11 +11,14 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "caption/trigger_check.h"
 #include "export/lora_file.h"
 #include "export/lora_modules.h"
 #include "model/precision.h"
 #include "monitor/jsonl.h"
 #include "monitor/report.h"
+#include "prepare/checks.h"
+#include "tokenizer/tokenizer.h"
 #include "train/averaged.h"
 #include "train/checkpoint.h"
 #include "train/fill_in.h"
@@ -62,6 +65,7 @@ class Run {
 
  private:
   void look_at_model();
+  void look_at_pictures();
   void find_start(bool resume);
   void open_files();
   void load_networks();
@@ -111,7 +115,7 @@ Outcome Run::run(bool resume) {
   look_at_model();
   if (!generate_pictures(device_, model_files_, options_, hooks)) return stopped();
   show_progress("");
-  dataset_ = scan(options_.dataset, options_.subject.trigger);
+  look_at_pictures();
   find_start(resume);
   open_files();
   for (const std::string& line : dataset_.warnings) log_warning(line);
@@ -144,6 +148,19 @@ void Run::look_at_model() {
   }
   if (const auto& path = options_.model.assistant_lora; !path.empty())
     assistant_file_ = exporting::read_lora(path, config);
+}
+
+/// With the warnings that `fluxlora prepare` gives.
+void Run::look_at_pictures() {
+  const std::string& trigger = options_.subject.trigger;
+  dataset_ = scan(options_.dataset, trigger);
+  for (const prepare::Finding& finding : prepare::check(dataset_))
+    dataset_.warnings.push_back(finding.line());
+  const auto clip = open_clip_tokenizer(model_files_.clip_tokenizer);
+  const auto t5 = open_t5_tokenizer(model_files_.t5_tokenizer);
+  const caption::TriggerReport word = caption::check_trigger(trigger, *clip, t5.get());
+  dataset_.notes.push_back(word.split());
+  if (!word.fault().empty()) dataset_.warnings.push_back(word.advice());
 }
 
 /// From where the run goes on; a checkpoint must be of this model and these pictures.

@@ -11,7 +11,9 @@ namespace fluxlora::train {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 TEST(Run, LeavesWhatItPromises) {
   const TemporaryFolder folder;
@@ -34,6 +36,9 @@ TEST(Run, LeavesWhatItPromises) {
   for (const fs::path& file : {paths.lora(), paths.metrics(), paths.config(), paths.log(),
                                paths.report(), paths.before_after()})
     EXPECT_TRUE(file_exists(file)) << file;
+  // The checks of `fluxlora prepare`.
+  EXPECT_THAT(bytes_of(paths.report()), HasSubstr("5 pictures of the subject: with fewer than 10"));
+  EXPECT_THAT(ears.notes, Contains(HasSubstr("trigger word \"zorb\": ")));
   const SafetensorsFile lora(paths.lora());
   EXPECT_EQ(lora.metadata().at("fluxlora.trigger"), "zorb");
   EXPECT_EQ(bytes_of(paths.lora()), bytes_of(paths.checkpoint(6) / "lora.safetensors"));
@@ -116,7 +121,7 @@ TEST(Run, PaintsItsRegularisationPicturesOnce) {
   RunOptions options = generating(folder.path(), "run");
   Ears first, second;
   train_run(options, first);
-  EXPECT_THAT(first.notes, ::testing::Contains(::testing::HasSubstr("3 pictures generated")));
+  EXPECT_THAT(first.notes, Contains(HasSubstr("3 pictures generated")));
   EXPECT_EQ(bytes_of(folder / "painted" / "generated-0003.txt"), "a red circle");
   const Picture one = read_picture(folder / "painted" / "generated-0001.png");
   EXPECT_EQ(one.width, 64);
@@ -128,7 +133,7 @@ TEST(Run, PaintsItsRegularisationPicturesOnce) {
   options.output.path = folder / "second";
   options.train.seed = 8;
   train_run(options, second);
-  EXPECT_THAT(second.notes, ::testing::Contains(::testing::HasSubstr("1 pictures generated")));
+  EXPECT_THAT(second.notes, Contains(HasSubstr("1 pictures generated")));
   EXPECT_EQ(bytes_of(lost), bytes);
 
   options.output.path = folder / "third";

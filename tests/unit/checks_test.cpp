@@ -176,6 +176,30 @@ TEST_F(Checks, one_background_or_pose_in_most) {
   EXPECT_THAT(kinds(), IsEmpty());  // 7 of 12 are not most
 }
 
+/// As `train` does at its start.
+class DatasetChecks : public DataTest {
+ protected:
+  std::vector<std::string> lines(int64_t resolution) {
+    DatasetOptions options;
+    options.folders.emplace_back();
+    options.folders[0].path = folder();
+    options.folders[0].resolutions = {32, resolution};
+    std::vector<std::string> lines;
+    for (const Finding& finding : check(scan(options, "sks"))) lines.push_back(finding.line());
+    return lines;
+  }
+};
+
+TEST_F(DatasetChecks, a_dataset_is_checked_at_its_largest_size) {
+  for (unsigned i = 0; i < 10; ++i)
+    write_png(folder() / fmt::format("p{}.png", i), noise_picture(64 + 8 * i, 64, i));
+  // The mean of noise is grey in all of them.
+  EXPECT_THAT(lines(64), ElementsAre(HasSubstr("10 of 10 pictures have the same background")));
+  fs::copy(folder() / "p1.png", folder() / "q.png");
+  EXPECT_THAT(lines(64), testing::Contains(HasSubstr("p1.png, q.png: are the same picture")));
+  EXPECT_THAT(lines(96), testing::Contains(HasSubstr("p3.png: its 64x64 pixels are enlarged 1.5")));
+}
+
 TEST(Findings, names_cannot_garble_the_terminal) {
   EXPECT_EQ(shown_name("a\nb\x1b[2J.jpg"), "a?b?[2J.jpg");
   EXPECT_EQ(shown_name("caf\xe9.jpg"), "caf?.jpg");
