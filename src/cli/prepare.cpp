@@ -161,6 +161,23 @@ void add_prepare(CLI::App& program, int& status) {
       ->type_name("none|wd14|florence2");
   command->add_option("--caption-model", o.caption.model, "The folder of the model's ONNX files")
       ->type_name("DIR");
+  command
+      ->add_option("--tag-threshold", o.caption.tagger.general_threshold,
+                   fmt::format("wd14: tags that are more probable are taken; {}",
+                               o.caption.tagger.general_threshold))
+      ->type_name("P");
+  command
+      ->add_option(
+          "--character-threshold", o.caption.tagger.character_threshold,
+          fmt::format("The same for names of characters; {}", o.caption.tagger.character_threshold))
+      ->type_name("P");
+  command->add_option("--tag-blacklist", o.caption.tagger.blacklist, "wd14: tags never taken")
+      ->delimiter(',')
+      ->type_name("TAG,TAG...");
+  command
+      ->add_option("--caption-detail", o.caption.florence.detail,
+                   "florence2: how much it says; " + o.caption.florence.detail)
+      ->type_name("short|detailed|long");
   command->add_flag("--overwrite-captions", o.overwrite_captions,
                     "Make the captions in the output again");
   command->add_flag("--strict", args->strict, "Stop on any warning, and write nothing");

@@ -14,6 +14,7 @@
 #include "base/parallel.h"
 #include "caption/trigger_check.h"
 #include "data/caption.h"
+#include "data/caption_source.h"
 #include "data/scan.h"
 #include "prepare/checks.h"
 #include "prepare/layout.h"
@@ -66,6 +67,7 @@ struct Preparation::State {
   Options options;
   std::function<bool()> stop;
   OutputFolder output;
+  CaptionSource source;
   CropFile crops;
   Report report;
 
@@ -147,10 +149,15 @@ bool Preparation::State::read_own_caption(Piece& piece) const {
   PreparedPicture& p = piece.picture;
   std::error_code code;
   const fs::path own = output.caption_file(p.written);
-  std::optional<fs::path> file = caption_file(options.pictures / p.file);
-  if (!options.overwrite_captions && fs::exists(own, code)) file = own;
   try {
-    if (file) p.caption = read_caption(*file);
+    if (!options.overwrite_captions && fs::exists(own, code)) {
+      p.caption = read_caption(own);
+    } else if (const auto there = source.captions(options.pictures / p.file, /*by_line=*/false)) {
+      p.caption = there->front();
+    }
+    // Of the trigger word alone, as an earlier preparation leaves it, nobody would call it a
+    // caption.
+    if (p.caption == collapse_spaces(options.trigger)) p.caption.clear();
     return true;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::internal) throw;
@@ -224,6 +231,7 @@ const Report& Preparation::look() {
   State& s = *state_;
   s.crops = read_crop_file(s.output.crop_file());
   std::vector<Piece> pieces = s.list();
+  s.source = CaptionSource(s.options.pictures);
   std::atomic<size_t> done = 0;
   parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last) {
     SubjectFinder finder;

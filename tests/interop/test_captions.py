@@ -178,3 +178,44 @@ def test_barts_tokenizer_is_that_of_the_reference(florence2):
     got = [list(map(int, line.split())) for line in done.stdout.decode().split("\n")[:-1]]
     reference = BartTokenizer.from_pretrained(florence2[0])
     assert got == [reference(t).input_ids for t in texts]
+
+
+def prepare(folder, out, *options):
+    """fluxlora prepare as a person calls it; the words of its captions by file."""
+    environment = dict(os.environ, FLUXLORA_OPENVINO=str(RUNTIME))
+    command = [program("fluxlora"), "prepare", folder, "--output", out, "--resolution", "64", "--json", *options]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = {p["file"]: words(p["caption"]) for p in json.loads(done.stdout)["pictures"]}
+    assert told == {name: words((out / name).with_suffix(".txt").read_text()) for name in told}
+    return told
+
+
+def test_prepare_describes_what_has_no_caption(wd14, florence2, pictures, tmp_path):
+    """Both models through the command itself, on the crops; what has a caption keeps it, in whatever convention."""
+    photos, out = tmp_path / "photos", tmp_path / "dataset"
+    photos.mkdir()
+    for picture in pictures:
+        (photos / picture.name).write_bytes(picture.read_bytes())
+    (photos / "coffee.txt").write_text("a cup of [trigger] on a table")
+    (photos / "metadata.jsonl").write_text(json.dumps({"file_name": "rocket.png", "text": "a rocket"}) + "\n")
+    own = {"coffee.png": words("a cup of zorb on a table"), "rocket.png": words("zorb, a rocket")}
+    plain = prepare(photos, out, "--trigger", "zorb")
+    assert {name for name, caption in plain.items() if caption == ["zorb"]} == {p.name for p in pictures} - set(own)
+    # The trigger word alone is no caption: now they get one.
+    tagged = prepare(photos, out, "--trigger", "zorb", "--caption", "wd14", "--caption-model", wd14,
+                     "--tag-blacklist", "thing 7,THING_8")  # fmt: skip
+    for picture in pictures:
+        if picture.name in own:
+            assert tagged[picture.name] == own[picture.name]
+            continue
+        expected, _ = describe({"kind": "wd14", "model": str(wd14), "blacklist": ["thing 7", "thing 8"]},
+                               [out / picture.name])  # fmt: skip
+        assert tagged[picture.name] == words(f"zorb, {expected[0]}")
+    florence = ("--caption", "florence2", "--caption-model", florence2[0], "--caption-detail", "short")
+    assert prepare(photos, out, "--trigger", "zorb", *florence) == tagged, "captions that are there stay"
+    for picture in pictures[1:]:  # a random model talks on to its limit, so one is enough
+        (photos / picture.name).unlink()
+    told = prepare(photos, out, "--overwrite-captions", *florence)
+    expected, _ = describe({"kind": "florence2", "model": str(florence2[0]), "detail": "short"}, [out / n for n in told])
+    assert list(told.values()) == list(map(words, expected))
