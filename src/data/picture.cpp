@@ -192,9 +192,9 @@ Picture read_picture(const fs::path& path, const ReadOptions& options) {
   }
   if (opened.refused_profile) warn(options, path.string() + kNoProfile);
   try {
-    // Decoded once from top to bottom; turning needs the pixels in any order.
-    VImage image = opened.image.copy_memory();
-    if (opened.orientation > 1) image = image.autorot();
+    VImage image = opened.image;
+    // Files are decoded from top to bottom; turning needs the pixels in any order.
+    if (opened.orientation > 1) image = image.copy_memory().autorot();
     image = to_srgb(image, path, options);
     if (image.bands() != 3) {
       throw bad_input(path.string(), fmt::format("has {} colour channels", image.bands()),

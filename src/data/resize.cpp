@@ -9,6 +9,7 @@
 #include <vips/vips8>
 
 #include "base/error.h"
+#include "data/reduce.h"
 #include "data/vips_library.h"
 
 namespace fluxlora {
@@ -39,14 +40,6 @@ double enlargement(const Box& box, Size target) {
 
 namespace {
 
-/// Reduces by one of libvips' kernels. Without a gap the whole reduction is done by the filter;
-/// libvips limits its length, so that very strong reductions average blocks of pixels first.
-VImage reduce(const VImage& image, double across, double down, VipsKernel kernel) {
-  const double gap = std::min(across, down) < 1.0 / 64 ? 2.0 : 0.0;
-  return image.resize(
-      across, VImage::option()->set("vscale", down)->set("kernel", kernel)->set("gap", gap));
-}
-
 /// Catmull and Rom's cubic. Pixel centres lie at halves: out + 1/2 = factor (in + 1/2); libvips'
 /// own resize() is half a pixel off here.
 VImage enlarge(const VImage& image, Size target) {
@@ -63,18 +56,14 @@ VImage enlarge(const VImage& image, Size target) {
                           ->set("extend", VIPS_EXTEND_COPY));
 }
 
-/// Any image at size `target`, reduced by `kernel` or enlarged by the cubic.
-Picture at_size(VImage image, Size target, VipsKernel kernel) {
-  if (target != Size{image.width(), image.height()}) {
-    const double across = double(target.width) / image.width();
-    const double down = double(target.height) / image.height();
-    // In float: the filter of libvips for 8 bits rounds its coefficients, flat colours drift by 2.
-    image = image.cast(VIPS_FORMAT_FLOAT);
-    image = reduce(image, std::min(1.0, across), std::min(1.0, down), kernel);
-    if (across > 1 || down > 1) image = enlarge(image, target);
-    image = image.rint().cast(VIPS_FORMAT_UCHAR);
-  }
-  Picture result = from_vips(image);
+Picture resized(const Picture& picture, const Box& box, Size target, Filter filter) {
+  CHECK(target.width > 0 && target.height > 0, "resize: target");
+  const Size less{std::min(target.width, box.width), std::min(target.height, box.height)};
+  const Picture reduced = reduce(picture, box, less, filter);
+  if (less == target) return reduced;
+  // In float: the filter of libvips for 8 bits rounds its coefficients, flat colours drift by 2.
+  const VImage image = enlarge(as_vips(reduced).cast(VIPS_FORMAT_FLOAT), target);
+  Picture result = from_vips(image.rint().cast(VIPS_FORMAT_UCHAR));
   CHECK(result.width == target.width && result.height == target.height,
         "resize: size of the result");
   return result;
@@ -86,14 +75,11 @@ Picture resize(const Picture& picture, const Box& box, Size target) {
   CHECK(box.x >= 0 && box.y >= 0 && box.width > 0 && box.height > 0 &&
             box.x + box.width <= picture.width && box.y + box.height <= picture.height,
         "resize: the box lies inside the picture");
-  CHECK(target.width > 0 && target.height > 0, "resize: target");
-  return at_size(as_vips(picture).extract_area(box.x, box.y, box.width, box.height), target,
-                 VIPS_KERNEL_LANCZOS3);
+  return resized(picture, box, target, Filter::lanczos3);
 }
 
 Picture resize_cubic(const Picture& picture, Size target) {
-  CHECK(target.width > 0 && target.height > 0, "resize_cubic: target");
-  return at_size(as_vips(picture), target, VIPS_KERNEL_CUBIC);
+  return resized(picture, {0, 0, picture.width, picture.height}, target, Filter::cubic);
 }
 
 Picture centre_crop(const Picture& picture, Size target) {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/glance.h"
 #include "data/resize.h"
 
 namespace fluxlora::prepare {
@@ -28,49 +29,14 @@ std::vector<float> grey_levels(const Picture& picture) {
   return levels;
 }
 
-Picture thumbnail(const Picture& picture, int side) {
+Picture square(const Picture& picture, int side) {
   return resize(picture, {0, 0, picture.width, picture.height}, {side, side});
 }
 
-/// The means of `side` x `side` blocks: of 24 megapixels in some 30 ms, which a filter takes half a
-/// second for.
-Picture block_means(const Picture& picture, int side) {
-  Picture means{std::min(side, picture.width), std::min(side, picture.height), {}};
-  means.rgb.reserve(static_cast<size_t>(means.width) * means.height * 3);
-  const auto edge = [](int64_t cell, int64_t cells, int64_t length) {
-    return cell * length / cells;
-  };
-  std::vector<uint64_t> sums;
-  for (int row = 0; row < means.height; ++row) {
-    const int64_t top = edge(row, means.height, picture.height);
-    const int64_t bottom = edge(row + 1, means.height, picture.height);
-    sums.assign(static_cast<size_t>(means.width) * 3, 0);
-    for (int64_t y = top; y < bottom; ++y) {
-      const uint8_t* pixel = &picture.rgb[static_cast<size_t>(y * picture.width * 3)];
-      for (int cell = 0; cell < means.width; ++cell) {
-        const int64_t right = edge(cell + 1, means.width, picture.width);
-        uint32_t red = 0, green = 0, blue = 0;
-        for (int64_t x = edge(cell, means.width, picture.width); x < right; ++x, pixel += 3) {
-          red += pixel[0];
-          green += pixel[1];
-          blue += pixel[2];
-        }
-        uint64_t* const sum = &sums[static_cast<size_t>(cell) * 3];
-        sum[0] += red;
-        sum[1] += green;
-        sum[2] += blue;
-      }
-    }
-    for (int cell = 0; cell < means.width; ++cell) {
-      const int64_t width =
-          edge(cell + 1, means.width, picture.width) - edge(cell, means.width, picture.width);
-      const auto count = static_cast<uint64_t>(width * (bottom - top));
-      for (int c = 0; c < 3; ++c)
-        means.rgb.push_back(
-            static_cast<uint8_t>((sums[static_cast<size_t>(cell) * 3 + c] + count / 2) / count));
-    }
-  }
-  return means;
+/// Small enough that a filter takes no time, and large enough for it to be exact.
+Picture small_copy(const Picture& picture) {
+  constexpr int kSide = 8 * kHashSide;
+  return block_means(picture, {std::min(kSide, picture.width), std::min(kSide, picture.height)});
 }
 
 /// Of the Laplacian within the rows [top, bottom) and columns [left, right), edges left out.
@@ -115,7 +81,7 @@ std::pair<int, int> percentiles(const std::vector<float>& levels, double low, do
 }
 
 std::array<uint8_t, 84> border_of(const Picture& whole) {
-  const Picture cells = thumbnail(whole, kCells);
+  const Picture cells = square(whole, kCells);
   std::array<uint8_t, 84> border;
   size_t at = 0;
   const auto take = [&](int x, int y) {
@@ -133,7 +99,7 @@ std::array<uint8_t, 84> border_of(const Picture& whole) {
 }  // namespace
 
 uint64_t perceptual_hash(const Picture& picture) {
-  const std::vector<float> levels = grey_levels(thumbnail(picture, kHashSide));
+  const std::vector<float> levels = grey_levels(square(picture, kHashSide));
   const auto wave = [](int frequency, int place) {
     return std::cos(std::numbers::pi * frequency * (2 * place + 1) / (2 * kHashSide));
   };
@@ -164,13 +130,13 @@ double border_distance(const Measures& a, const Measures& b) {
 
 Measures measure(const Picture& whole, const Picture& crop) {
   const std::vector<float> levels = grey_levels(crop);
-  const Picture small = block_means(whole, 8 * kHashSide);
+  const Picture small = small_copy(whole);
   const auto [dark, light] = percentiles(levels, 0.05, 0.95);
   return {sharpness(levels, crop.width, crop.height),
           dark,
           light,
           perceptual_hash(small),
-          perceptual_hash(block_means(crop, 8 * kHashSide)),
+          perceptual_hash(small_copy(crop)),
           border_of(small)};
 }
 

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/file.h"
+#include "base/parallel.h"
 #include "monitor/page.h"
 
 namespace fluxlora::prepare {
@@ -90,9 +91,11 @@ void write_contact_sheet(const fs::path& folder, const Report& report) {
   const auto count = static_cast<double>(report.pictures.size());
   const int columns = std::max(1, static_cast<int>(std::ceil(std::sqrt(count))));
   const int cell = std::clamp(kMostSheet / columns, 1, kMostCell);
-  std::vector<Picture> cells;
-  for (const PreparedPicture& p : report.pictures)
-    cells.push_back(reduced(read_picture(folder / p.written), cell));
+  std::vector<Picture> cells(report.pictures.size());
+  parallel_for(static_cast<int64_t>(cells.size()), 1, [&](int64_t first, int64_t last) {
+    for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i)
+      cells[i] = reduced(read_picture(folder / report.pictures[i].written), cell);
+  });
   write_png(folder / "contact_sheet.png", grid(cells, {.columns = columns, .margin = 8}));
 }
 
