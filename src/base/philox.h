@@ -23,7 +23,13 @@ enum class Draw : uint32_t {
   sample = 6,    ///< the first latents of a sample
   caption = 7,   ///< the forms of a caption
   augment = 8,   ///< which of its captions an example has, and whether it is mirrored
+  adapter = 9,   ///< what an adapter's dropout sets aside
 };
+
+/// The second word of the counter for the dropout of a layer's adapters.
+constexpr uint32_t adapter_draw(uint32_t layer) {
+  return static_cast<uint32_t>(Draw::adapter) + 256 * layer;
+}
 
 class Philox {
  public:
@@ -76,7 +82,7 @@ class Philox {
   }
 
   /// The four words of counter c under key k, ten rounds: what all the above are made of.
-  static Block block(Block c, std::array<uint32_t, 2> k) {
+  static constexpr Block block(Block c, std::array<uint32_t, 2> k) {
     for (int round = 0; round < 10; ++round) {
       const uint64_t p0 = 0xD2511F53ull * c[0], p1 = 0xCD9E8D57ull * c[2];
       c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1),

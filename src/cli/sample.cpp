@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // fluxlora sample: pictures from prompts.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,8 +90,13 @@ std::unique_ptr<lora::AdapterSet> attach(flux::Transformer& model,
     }
   }
   if (specs.empty()) return nullptr;
+  const bool dora = std::any_of(specs.begin(), specs.end(), [](const auto& s) { return s.dora; });
+  if (dora && files.size() > 1)
+    throw bad_input("--lora", "a DoRA cannot be added to other LoRAs",
+                    "give it alone, or merge one into the model first: fluxlora merge");
   auto set = std::make_unique<lora::AdapterSet>(model.device(), model.weights(), specs, model.act(),
                                                 /*trains=*/false);
+  set->measure_rows(model.loaded());
   size_t first = 0;
   for (const exporting::LoraFile& file : files) {
     exporting::upload(*set, first, file);

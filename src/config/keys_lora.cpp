@@ -6,6 +6,13 @@ namespace fluxlora::config {
 std::vector<RunKey> lora_keys() {
   return {
       {.table = "lora",
+       .name = "type",
+       .access = AT(lora.type),
+       .meaning = "`lora`, or `dora`, which trains the norms of the weight's rows apart from their "
+                  "directions (docs/training.md)",
+       .source = "the most common",
+       .choices = {"lora", "dora"}},
+      {.table = "lora",
        .name = "rank",
        .access = AT(lora.rank),
        .meaning = "Rank of the adapters: how much they can learn, and how large the file is",
@@ -42,6 +49,20 @@ std::vector<RunKey> lora_keys() {
                   "the same pace; set alpha to sqrt(rank) for a factor of 1",
        .source = "Kalajdzievski 2023, PEFT"},
       {.table = "lora",
+       .name = "dropout",
+       .access = AT(lora.dropout),
+       .meaning = "Share of the adapters' inner values that is set aside at random in each step",
+       .source = "kohya, diffusers: none",
+       .limits = {.least = 0, .most = 1, .below_most = true}},
+      {.table = "lora",
+       .name = "dropout_of",
+       .access = AT(lora.dropout_of),
+       .meaning =
+           "What `dropout` sets aside: values between A and B (`rank`, as kohya) or A's input "
+           "(`input`, as PEFT), which takes more memory",
+       .source = "kohya",
+       .choices = {"rank", "input"}},
+      {.table = "lora",
        .name = "continue_from",
        .access = AT(lora.continue_from),
        .meaning =
@@ -55,10 +76,33 @@ std::vector<RunKey> lora_keys() {
       {.table = "lora",
        .name = "init",
        .access = AT(lora.init),
-       .meaning = "Start of A: `kaiming` U(-1/sqrt(in), 1/sqrt(in)) or `gaussian` N(0, 1/rank²); "
-                  "B starts at 0",
+       .meaning = "The start. B at 0 and A `kaiming` U(-1/sqrt(in), 1/sqrt(in)) or `gaussian` "
+                  "N(0, 1/rank²); or both off 0 and that start subtracted: `pissa`, the weight's "
+                  "principal part, `lora_ga`, the directions of the first gradients",
        .source = "PEFT",
-       .choices = {"kaiming", "gaussian"}},
+       .choices = {"kaiming", "gaussian", "pissa", "lora_ga"}},
+      {.table = "lora",
+       .name = "ga_scale",
+       .access = AT(lora.ga_scale),
+       .meaning = "Size of LoRA-GA's start: `stable` rows^(1/4) / sqrt(ga_gamma), or `gd` rank / "
+                  "alpha",
+       .source = "Wang, Yu, Li 2024",
+       .choices = {"stable", "gd"}},
+      {.table = "lora",
+       .name = "ga_gamma",
+       .access = AT(lora.ga_gamma),
+       .meaning = "LoRA-GA's gamma: larger means a smaller start",
+       .source = "Wang, Yu, Li 2024",
+       .limits = above(0)},
+      {.table = "lora",
+       .name = "ga_batches",
+       .access = AT(lora.ga_batches),
+       .meaning =
+           "Batches whose gradient LoRA-GA starts from; each costs two forwards and backwards "
+           "before the first step",
+       .source = "own",
+       .unit = "batches",
+       .limits = at_least(1, 100000)},
   };
 }
 

@@ -2,6 +2,7 @@
 #include "export/lora_file.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -15,9 +16,11 @@ namespace {
 constexpr const char* kPrefix = "transformer.";
 constexpr const char* kSuffixA = ".lora_A.weight";
 constexpr const char* kSuffixB = ".lora_B.weight";
+constexpr const char* kSuffixMagnitude = ".lora_magnitude_vector";
 
 HostTensor to_dtype(const Tensor& source, DType dtype) {
-  HostTensor result(dtype, {source.dim(0), source.dim(1)});
+  HostTensor result = source.rank() == 1 ? HostTensor(dtype, {source.dim(0)})
+                                         : HostTensor(dtype, {source.dim(0), source.dim(1)});
   convert(dtype, result.view.data(), source.dtype(), source.data(), source.size());
   return result;
 }
@@ -41,9 +44,50 @@ void check_fits(const LoraModules& file, const LoraModule& module,
              fmt::format("\"{}\" is made for a layer of ({}, {}) where the model has "
                          "({}, {})",
                          module.name, own.out, own.in, layer->second.out, layer->second.in));
-  if (module.is_lokr() || module.is_dora())
-    bad_lora(file.path, fmt::format("\"{}\" is a {}, which cannot be attached", module.name,
-                                    module.is_lokr() ? "LoKr" : "DoRA"));
+  if (module.is_lokr())
+    bad_lora(file.path, fmt::format("\"{}\" is a LoKr, which cannot be attached", module.name));
+}
+
+/// The matrices of a set in f32, by spec; s is multiplied into b.
+struct Matrices {
+  std::vector<HostTensor> a, b, magnitude;
+};
+
+Matrices matrices_of(const lora::AdapterSet& adapters) {
+  const size_t count = adapters.specs().size();
+  Matrices all{std::vector<HostTensor>(count), std::vector<HostTensor>(count),
+               std::vector<HostTensor>(count)};
+  for (const lora::Segment& segment : adapters.segments()) {
+    const HostTensor host = adapters.download(segment);
+    if (segment.role == lora::Role::magnitude) {
+      all.magnitude[segment.spec] = to_dtype(host.view.reshaped({segment.rows}), DType::f32);
+      continue;
+    }
+    const bool is_a = segment.role == lora::Role::a;
+    HostTensor& to = (is_a ? all.a : all.b)[segment.spec];
+    to = to_dtype(host.view, DType::f32);
+    const auto scale = static_cast<float>(adapters.specs()[segment.spec].scale());
+    float* const values = to.view.as<float>();
+    if (!is_a)
+      std::for_each(values, values + to.view.size(), [scale](float& value) { value *= scale; });
+  }
+  return all;
+}
+
+/// A and B of adapter i and of its start as one: (A; A0) and (s B, -s B0).
+std::pair<HostTensor, HostTensor> beside(const Matrices& own, const Matrices& start, size_t i) {
+  const int64_t R = own.a[i].view.dim(0), in = own.a[i].view.dim(1), rows = own.b[i].view.dim(0);
+  std::pair<HostTensor, HostTensor> both{HostTensor(DType::f32, {2 * R, in}),
+                                         HostTensor(DType::f32, {rows, 2 * R})};
+  for (const bool second : {false, true}) {
+    const Matrices& from = second ? start : own;
+    std::copy_n(from.a[i].view.as<const float>(), R * in,
+                both.first.view.as<float>() + (second ? R * in : 0));
+    for (int64_t r = 0; r < rows; ++r)
+      std::copy_n(from.b[i].view.as<const float>() + r * R, R,
+                  both.second.view.as<float>() + r * 2 * R + (second ? R : 0));
+  }
+  return both;
 }
 
 }  // namespace
@@ -51,9 +95,8 @@ void check_fits(const LoraModules& file, const LoraModule& module,
 void write_diffusers_lora(const std::filesystem::path& path, const lora::AdapterSet& adapters,
                           const flux::Config& config, DType dtype,
                           const std::map<std::string, std::string>& metadata) {
-  std::vector<HostTensor> a(adapters.specs().size()), b(adapters.specs().size());
-  for (const lora::Segment& segment : adapters.segments())
-    (segment.is_a ? a : b)[segment.spec] = to_dtype(adapters.download(segment).view, DType::f32);
+  const Matrices own = matrices_of(adapters);
+  const Matrices start = adapters.start() ? matrices_of(*adapters.start()) : Matrices{};
   const std::vector<flux::LinearName> layers = flux::linear_names(config);
   std::vector<HostTensor> memory;
   std::vector<NamedTensor> tensors;
@@ -61,20 +104,24 @@ void write_diffusers_lora(const std::filesystem::path& path, const lora::Adapter
     memory.push_back(to_dtype(view, dtype));
     tensors.push_back({name, memory.back().view});
   };
+  std::vector<std::pair<HostTensor, HostTensor>> stacked;
+  for (size_t i = 0; i < start.a.size(); ++i) stacked.push_back(beside(own, start, i));
   for (size_t i = 0; i < adapters.specs().size(); ++i) {
     const lora::AdapterSpec& spec = adapters.specs()[i];
     const auto layer = std::find_if(layers.begin(), layers.end(),
                                     [&](const auto& l) { return l.bfl == spec.bfl; });
     CHECK(layer != layers.end(), "no layer " + spec.bfl);
-    const auto scale = static_cast<float>(spec.scale());
-    std::for_each(b[i].view.as<float>(), b[i].view.as<float>() + b[i].view.size(),
-                  [scale](float& value) { value *= scale; });
-    if (layer->swapped_halves) swap_halves(b[i].view);
+    const Tensor A = start.a.empty() ? own.a[i].view : stacked[i].first.view;
+    const Tensor B = start.a.empty() ? own.b[i].view : stacked[i].second.view;
+    if (layer->swapped_halves) swap_halves(B);
     // An adapter of a whole fused layer becomes one of each part, with the same A.
     for (const flux::DiffusersPart& part : layer->parts) {
       if (part.row0 < spec.row0 || part.row0 + part.rows > spec.row0 + spec.rows) continue;
-      add(kPrefix + part.module + kSuffixA, a[i].view);
-      add(kPrefix + part.module + kSuffixB, b[i].view.slice(0, part.row0 - spec.row0, part.rows));
+      add(kPrefix + part.module + kSuffixA, A);
+      add(kPrefix + part.module + kSuffixB, B.slice(0, part.row0 - spec.row0, part.rows));
+      if (spec.dora)
+        add(kPrefix + part.module + kSuffixMagnitude,
+            own.magnitude[i].view.slice(0, part.row0 - spec.row0, part.rows));
     }
   }
   std::map<std::string, std::string> all = metadata;
@@ -98,6 +145,9 @@ LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config
         {place.layer.bfl, name, place.row0(), module.rows, module.in, module.rank, module.alpha});
     lora.A.push_back(to_dtype(module.A.view, DType::f32));
     lora.B.push_back(to_dtype(module.B.view, DType::f32));
+    lora.specs.back().dora = module.is_dora();
+    lora.magnitude.push_back(module.is_dora() ? to_dtype(module.magnitude.view, DType::f32)
+                                              : HostTensor());
   }
   return lora;
 }
@@ -105,8 +155,11 @@ LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config
 void upload(lora::AdapterSet& adapters, size_t first, const LoraFile& file) {
   for (const lora::Segment& segment : adapters.segments()) {
     if (segment.spec < first || segment.spec >= first + file.specs.size()) continue;
-    const HostTensor& source = (segment.is_a ? file.A : file.B)[segment.spec - first];
-    adapters.upload(segment, to_dtype(source.view, adapters.params().dtype()).view);
+    const auto& matrices = segment.role == lora::Role::a   ? file.A
+                           : segment.role == lora::Role::b ? file.B
+                                                           : file.magnitude;
+    const Tensor& source = matrices[segment.spec - first].view;
+    adapters.upload(segment, to_dtype(source, adapters.params().dtype()).view);
   }
 }
 

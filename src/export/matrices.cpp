@@ -173,6 +173,11 @@ void multiply(const Tensor& c, const Tensor& a, const Tensor& b, float scale) {
   });
 }
 
+HostTensor orthonormal(const Tensor& m) {
+  one_thread();
+  return rows_of(orthogonal(columns_of(m, false)).q);
+}
+
 double Spectrum::kept(int64_t rank) const {
   if (energy <= 0) return 1;
   double sum = 0;

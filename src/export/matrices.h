@@ -13,6 +13,9 @@ namespace fluxlora::exporting {
 /// that the result does not depend on the number of threads.
 void multiply(const Tensor& c, const Tensor& a, const Tensor& b, float scale);
 
+/// An orthonormal basis of m's columns, m (rows, k) f32 with k <= rows: the Q of its QR factors.
+HostTensor orthonormal(const Tensor& m);
+
 /// The singular values and vectors of a matrix M (rows, in), or its largest ones:
 /// M ≈ Σ_k sigma[k] u_k v_kᵀ, sigma falling.
 struct Spectrum {

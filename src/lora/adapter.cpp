@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lora/adapter.h"
 
+#include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "lora/row_squares.h"
 
 namespace fluxlora::lora {
 namespace {
@@ -20,39 +21,67 @@ Tensor matrix(const Tensor& flat, int64_t offset, int64_t rows, int64_t columns)
   return flat.slice(0, offset, rows * columns).reshaped({rows, columns});
 }
 
+void put(const Tensor& host, int64_t i, double value) {
+  if (host.dtype() == DType::f64)
+    host.as<double>()[i] = value;
+  else
+    host.as<float>()[i] = static_cast<float>(value);
+}
+
+LoraStack& stack_of(AdaptedLinear& layer, Beside beside) {
+  return beside == Beside::own         ? layer
+         : beside == Beside::assistant ? layer.assistant
+                                       : layer.start;
+}
+
 }  // namespace
 
 AdapterSet::AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs,
-                       DType act, bool trains, bool assistant)
-    : device_(device), weights_(weights), specs_(std::move(specs)), assistant_(assistant) {
-  CHECK(!(trains && assistant), "an assistant does not train");
-  // By layer: the A of all its adapters stacked, then each B. The order of layers is the model's.
-  std::map<std::string, std::vector<size_t>> by_layer;
-  for (size_t i = 0; i < specs_.size(); ++i) by_layer[specs_[i].bfl].push_back(i);
-  int64_t size = 0;
-  flux::visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear&) {
-    const auto found = by_layer.find(bfl);
-    if (found == by_layer.end()) return;
-    for (const bool is_a : {true, false}) {
-      for (const size_t i : found->second) {
-        const AdapterSpec& s = specs_[i];
-        segments_.push_back({i, is_a, size, is_a ? s.rank : s.rows, is_a ? s.in : s.rank});
-        const int64_t count = segments_.back().rows * segments_.back().columns;
-        size += is_a ? count : aligned(count);
-      }
-      size = aligned(size);
-    }
-  });
-  allocate(size, act, trains);
+                       DType act, bool trains, Beside beside)
+    : device_(device), weights_(weights), specs_(std::move(specs)), act_(act), beside_(beside) {
+  CHECK(!trains || beside == Beside::own, "only own adapters train");
+  for (size_t i = 0; i < specs_.size(); ++i) by_layer_[specs_[i].bfl].push_back(i);
+  lay_out();
+  allocate(trains);
+  allocate_dora();
   set_multiplier(1);
-  attach(by_layer);
+  stop_dropout();
+  attach();
 }
 
-void AdapterSet::allocate(int64_t size, DType act, bool trains) {
-  const DType own = act == DType::f64 ? DType::f64 : DType::f32;
-  const int64_t bytes = size * dtype_size(own);
-  const int64_t copy = act == own ? 0 : size * dtype_size(act);
-  memory_ = device_.allocate(bytes * (trains ? 2 : 1) + copy + static_cast<int64_t>(sizeof(float)));
+/// Calls f(layer name, layer, indices of its specs) for the layers that carry adapters.
+template <typename F>
+void AdapterSet::visit_own(F&& f) {
+  flux::visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
+    const auto found = by_layer_.find(bfl);
+    if (found != by_layer_.end()) f(bfl, layer, found->second);
+  });
+}
+
+/// By layer: the A of all its adapters stacked, then each B, then magnitudes. The order of layers
+/// is the model's.
+void AdapterSet::lay_out() {
+  int64_t size = 0;
+  visit_own([&](const std::string&, AdaptedLinear&, const std::vector<size_t>& own) {
+    const auto add = [&](size_t i, Role role, int64_t rows, int64_t columns) {
+      segments_.push_back({i, role, size, rows, columns});
+      size += role == Role::a ? rows * columns : aligned(rows * columns);
+    };
+    for (const size_t i : own) add(i, Role::a, specs_[i].rank, specs_[i].in);
+    size = aligned(size);
+    for (const size_t i : own) add(i, Role::b, specs_[i].rows, specs_[i].rank);
+    for (const size_t i : own)
+      if (specs_[i].dora) add(i, Role::magnitude, specs_[i].rows, 1);
+  });
+  params_ = Tensor(act_ == DType::f64 ? DType::f64 : DType::f32, {size}, nullptr);
+}
+
+void AdapterSet::allocate(bool trains) {
+  const DType own = params_.dtype();
+  const int64_t size = params_.size(), bytes = size * dtype_size(own);
+  const int64_t copy = act_ == own ? 0 : size * dtype_size(act_);
+  memory_ = device_.allocate(bytes * (trains ? 2 : 1) + copy +
+                             static_cast<int64_t>(sizeof(float) + 5 * sizeof(int32_t)));
   char* next = static_cast<char*>(memory_.data());
   const auto take = [&](DType dtype) {
     const Tensor flat(dtype, {size}, next);
@@ -62,67 +91,180 @@ void AdapterSet::allocate(int64_t size, DType act, bool trains) {
   };
   params_ = take(own);
   if (trains) grads_ = take(own);
-  active_ = copy ? take(act) : params_;
+  active_ = copy ? take(act_) : params_;
   multiplier_ = Tensor(DType::f32, {1}, next);
+  draw_ = Tensor(DType::i32, {5}, next + sizeof(float));
+}
+
+void AdapterSet::allocate_dora() {
+  int64_t rows = 0, b = 0, cross = 0, gram = 0, second = 0;
+  visit_own([&](const std::string&, AdaptedLinear& layer, const std::vector<size_t>& own) {
+    int64_t ranks = 0;
+    for (const size_t i : own) {
+      const AdapterSpec& s = specs_[i];
+      ranks += s.rank;
+      if (!s.dora) continue;
+      gram = std::max(gram, s.rank * s.rank);
+      second = std::max(second, s.rows * s.rank);
+    }
+    if (specs_[own.front()].dora) cross = std::max(cross, ranks * layer.out());
+  });
+  for (const AdapterSpec& s : specs_) {
+    rows += s.dora ? aligned(s.rows) : 0;
+    b += s.dora ? aligned(s.rows * s.rank) : 0;
+  }
+  if (rows == 0) return;
+  const DType own = params_.dtype();
+  dora_memory_ = device_.allocate(2 * rows * dtype_size(own) +
+                                  (b + aligned(cross) + aligned(gram) + second) * dtype_size(act_));
+  char* next = static_cast<char*>(dora_memory_.data());
+  const auto take = [&](DType dtype, int64_t count) {
+    const Tensor flat(dtype, {count}, next);
+    next += aligned(count) * dtype_size(dtype);
+    return flat;
+  };
+  square_ = take(own, rows);
+  gain_ = take(own, rows);
+  scaled_b_ = take(act_, b);
+  cross_ = take(act_, cross);
+  gram_ = take(act_, gram);
+  second_ = take(act_, second);
 }
 
 void AdapterSet::refresh() {
   if (active_.data() != params_.data()) device_.ops().cast(active_, params_);
 }
 
-void AdapterSet::attach(const std::map<std::string, std::vector<size_t>>& by_layer) {
-  std::vector<const Segment*> a(specs_.size()), b(specs_.size());
-  for (const Segment& segment : segments_) (segment.is_a ? a : b)[segment.spec] = &segment;
-  flux::visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
-    const auto found = by_layer.find(bfl);
-    if (found == by_layer.end()) return;
-    LoraStack& stack = assistant_ ? layer.assistant : layer;
+DoraRows AdapterSet::dora_rows(size_t spec, const Tensor& magnitude, const Tensor& d_magnitude) {
+  int64_t row = 0, b = 0;
+  for (size_t i = 0; i < spec; ++i) {
+    row += specs_[i].dora ? aligned(specs_[i].rows) : 0;
+    b += specs_[i].dora ? aligned(specs_[i].rows * specs_[i].rank) : 0;
+  }
+  const AdapterSpec& s = specs_[spec];
+  return {magnitude, d_magnitude, square_.slice(0, row, s.rows), gain_.slice(0, row, s.rows),
+          matrix(scaled_b_, b, s.rows, s.rank)};
+}
+
+void AdapterSet::attach() {
+  std::vector<const Segment*> a(specs_.size()), b(specs_.size()), magnitude(specs_.size());
+  for (const Segment& segment : segments_)
+    (segment.role == Role::a   ? a
+     : segment.role == Role::b ? b
+                               : magnitude)[segment.spec] = &segment;
+  const auto vector = [](const Tensor& flat, const Segment& segment) {
+    return flat ? flat.slice(0, segment.offset, segment.rows) : Tensor{};
+  };
+  visit_own([&](const std::string& bfl, AdaptedLinear& layer, const std::vector<size_t>& own) {
+    LoraStack& stack = stack_of(layer, beside_);
     CHECK(stack.adapters.empty(), "a second AdapterSet on " + bfl);
     int64_t rank0 = 0;
-    for (const size_t i : found->second) {
+    for (const size_t i : own) {
       const AdapterSpec& s = specs_[i];
-      LoraSlice slice{s.row0, s.rows, rank0, s.rank, s.scale(), {}, {}};
+      LoraSlice slice{s.row0, s.rows, rank0, s.rank, s.scale(), {}, {}, {}};
       slice.B = matrix(active_, b[i]->offset, s.rows, s.rank);
       if (grads_) slice.dB = matrix(grads_, b[i]->offset, s.rows, s.rank);
+      if (s.dora)
+        slice.dora = dora_rows(i, vector(params_, *magnitude[i]), vector(grads_, *magnitude[i]));
       stack.adapters.push_back(slice);
       rank0 += s.rank;
     }
-    const int64_t first = a[found->second.front()]->offset;
+    const int64_t first = a[own.front()]->offset;
     stack.A = matrix(active_, first, rank0, layer.in());
     if (grads_) stack.dA = matrix(grads_, first, rank0, layer.in());
     stack.multiplier = multiplier_;
+    stack.cross = cross_;
+    stack.gram = gram_;
+    stack.second = second_;
   });
 }
 
 AdapterSet::~AdapterSet() {
+  start_.reset();
   flux::visit_linears(weights_, [&](const std::string&, AdaptedLinear& layer) {
-    (assistant_ ? layer.assistant : layer) = LoraStack{};
+    stack_of(layer, beside_) = LoraStack{};
+  });
+}
+
+void AdapterSet::measure_rows(flux::LoadedWeights& weights) {
+  measured_ = true;
+  if (!square_) return;
+  weights.visit_resident([&](const std::string& bfl, AdaptedLinear& layer) {
+    const auto found = by_layer_.find(bfl);
+    if (found == by_layer_.end()) return;
+    const HostTensor squares = row_squares(device_, layer.weight, act_);
+    for (const LoraSlice& slice : layer.adapters) {
+      if (!slice.dora) continue;
+      const HostTensor host(params_.dtype(), {slice.rows});
+      for (int64_t i = 0; i < slice.rows; ++i)
+        put(host.view, i, squares.view.as<double>()[slice.row0 + i]);
+      device_.upload(slice.dora.square, host.view.data());
+    }
   });
 }
 
 void AdapterSet::initialise(uint64_t seed, const std::string& init) {
+  CHECK(measured_ || !square_, "DoRA's rows are measured first");
   device_.ops().fill(params_, 0);
   refresh();
   for (const Segment& segment : segments_) {
-    if (!segment.is_a) continue;
+    if (segment.role != Role::a) continue;
     Philox random(seed, Draw::init, static_cast<uint32_t>(segment.spec));
     HostTensor host(params_.dtype(), {segment.rows, segment.columns});
     const double bound = 1 / std::sqrt(static_cast<double>(segment.columns));
     const double deviation = 1 / static_cast<double>(segment.rows);
-    for (int64_t i = 0; i < host.view.size(); ++i) {
-      const double value =
-          init == "gaussian" ? deviation * random.normal() : bound * (2 * random.uniform() - 1);
-      if (host.view.dtype() == DType::f64)
-        host.view.as<double>()[i] = value;
-      else
-        host.view.as<float>()[i] = static_cast<float>(value);
-    }
+    for (int64_t i = 0; i < host.view.size(); ++i)
+      put(host.view, i,
+          init == "gaussian" ? deviation * random.normal() : bound * (2 * random.uniform() - 1));
     upload(segment, host.view);
   }
+  visit_own([&](const std::string&, AdaptedLinear& layer, const std::vector<size_t>&) {
+    for (const LoraSlice& slice : stack_of(layer, beside_).adapters) {
+      if (!slice.dora) continue;
+      const HostTensor host(params_.dtype(), {slice.rows});
+      device_.download(host.view.data(), slice.dora.square);
+      for (int64_t i = 0; i < slice.rows; ++i)
+        put(host.view, i,
+            std::sqrt(host.view.dtype() == DType::f64 ? host.view.as<double>()[i]
+                                                      : double{host.view.as<float>()[i]}));
+      device_.upload(slice.dora.magnitude, host.view.data());
+    }
+  });
+}
+
+void AdapterSet::subtract_start() {
+  CHECK(!start_ && !square_ && beside_ == Beside::own, "one start, of plain adapters");
+  std::vector<AdapterSpec> negative = specs_;
+  for (AdapterSpec& spec : negative) spec.alpha = -spec.alpha;
+  start_ = std::make_unique<AdapterSet>(device_, weights_, std::move(negative), act_,
+                                        /*trains=*/false, Beside::start);
+  device_.ops().copy(start_->params_, params_);
+  start_->refresh();
 }
 
 void AdapterSet::set_multiplier(float m) {
   device_.upload(multiplier_, &m);
+  if (start_) start_->set_multiplier(m);
+}
+
+void AdapterSet::use_dropout(const Options& options) {
+  uint32_t number = 0;
+  visit_own([&](const std::string&, AdaptedLinear& layer, const std::vector<size_t>&) {
+    LoraStack& stack = stack_of(layer, beside_);
+    stack.dropout = {options.dropout, number++, draw_};
+    stack.drops_input = options.dropout_of == "input";
+  });
+}
+
+void AdapterSet::draw_dropout(uint64_t seed, int64_t step, int64_t micro_step) {
+  const int32_t draw[5] = {1, static_cast<int32_t>(seed), static_cast<int32_t>(seed >> 32),
+                           static_cast<int32_t>(step), static_cast<int32_t>(micro_step)};
+  device_.upload(draw_, draw);
+}
+
+void AdapterSet::stop_dropout() {
+  const int32_t draw[5] = {};
+  device_.upload(draw_, draw);
 }
 
 HostTensor AdapterSet::download(const Segment& segment) const {

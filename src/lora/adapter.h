@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,13 +13,20 @@
 
 namespace fluxlora::lora {
 
+/// What a matrix is to its adapter.
+enum class Role { a, b, magnitude };
+
 /// A matrix inside the flat buffers.
 struct Segment {
-  size_t spec = 0;     ///< index into specs()
-  bool is_a = true;    ///< A (rank, in), else B (rows, rank)
-  int64_t offset = 0;  ///< in elements
+  size_t spec = 0;      ///< index into specs()
+  Role role = Role::a;  ///< A (rank, in), B (rows, rank), or DoRA's magnitude (rows, 1)
+  int64_t offset = 0;   ///< in elements
   int64_t rows = 0, columns = 0;
 };
+
+/// Where a set's adapters lie beside a layer: its own, those of an assistant, or what the own ones
+/// began as.
+enum class Beside { own, assistant, start };
 
 /// Adapters for a transformer: parameters and, when they train, gradients in one flat buffer each.
 /// Both are f32, or f64 with f64 activations; beside bf16 activations the layers read a bf16 copy
@@ -26,10 +34,10 @@ struct Segment {
 class AdapterSet {
  public:
   /// `act` is the dtype of activations. Several specs may name the same rows: their changes add up.
-  /// The base weights are untouched. An `assistant` lies beside the layers' own adapters and does
-  /// not train; workspaces are made after it too.
+  /// The base weights are untouched. Only own adapters train or are DoRA; workspaces are made after
+  /// all sets. DoRA's rows are measured before anything else (measure_rows).
   AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs, DType act,
-             bool trains, bool assistant = false);
+             bool trains, Beside beside = Beside::own);
   ~AdapterSet();
   AdapterSet(const AdapterSet&) = delete;
   AdapterSet& operator=(const AdapterSet&) = delete;
@@ -43,28 +51,54 @@ class AdapterSet {
   /// What the layers read, made from params(): to be called after these were changed from outside.
   void refresh();
 
-  /// A as `init` says (lora::Options::init) from `seed`, B zero.
+  /// |W|² by rows of every layer with DoRA; nothing to do without.
+  void measure_rows(flux::LoadedWeights& weights);
+  /// A random from `seed` ("gaussian", else uniform: lora::Options::init), B zero, magnitudes |W|.
   void initialise(uint64_t seed, const std::string& init);
+  /// What the adapters are now becomes their start: from here on it is subtracted, so that the
+  /// model is the base again. To be called once, before workspaces are made.
+  void subtract_start();
+  /// That start, or null.
+  AdapterSet* start() const { return start_.get(); }
   /// The factor m of every adapter: 1 as trained, 0 the base model bit for bit.
   void set_multiplier(float m);
+
+  /// `options`' dropout from here on, where draw_dropout() has turned it on. Before workspaces are
+  /// made.
+  void use_dropout(const Options& options);
+  /// What is set aside follows from these numbers; nothing is after stop_dropout().
+  void draw_dropout(uint64_t seed, int64_t step, int64_t micro_step);
+  void stop_dropout();
 
   /// One matrix, to and from host memory of the parameters' dtype.
   HostTensor download(const Segment& segment) const;
   void upload(const Segment& segment, const Tensor& host);
 
  private:
-  void allocate(int64_t size, DType act, bool trains);
-  /// Sets the views of every layer that carries adapters: indices of specs by layer name.
-  void attach(const std::map<std::string, std::vector<size_t>>& by_layer);
+  void lay_out();
+  void allocate(bool trains);
+  void allocate_dora();
+  /// Sets the views of every layer that carries adapters.
+  void attach();
+  DoraRows dora_rows(size_t spec, const Tensor& magnitude, const Tensor& d_magnitude);
+  template <typename F>
+  void visit_own(F&& f);
 
   Device& device_;
   flux::Weights& weights_;
   std::vector<AdapterSpec> specs_;
+  std::map<std::string, std::vector<size_t>> by_layer_;  // indices of specs
   std::vector<Segment> segments_;
-  Buffer memory_;
+  DType act_;
+  Beside beside_;
+  Buffer memory_, dora_memory_;
   Tensor params_, grads_, multiplier_;
-  bool assistant_;
   Tensor active_;  // (size): what the layers read; params_ itself unless activations are bf16
+  Tensor draw_;    // (5) i32: DropoutOptions::draw
+  // DoRA: by the rows of all specs in their order, and work memory.
+  Tensor square_, gain_, scaled_b_, cross_, gram_, second_;
+  bool measured_ = false;
+  std::unique_ptr<AdapterSet> start_;
 };
 
 }  // namespace fluxlora::lora

@@ -10,6 +10,7 @@
 namespace fluxlora::lora {
 
 struct Options {
+  std::string type = "lora";  ///< or "dora": rows of the changed weight have norms of their own
   int64_t rank = 16;
   double alpha = 16;
   /// One of the named sets "default", "kohya", "ai-toolkit", "diffusers", or patterns over module
@@ -20,12 +21,19 @@ struct Options {
   std::vector<std::string> exclude = {};
   /// "PATTERN = RANK": another rank for some layers; the last that fits counts.
   std::vector<std::string> ranks = {};
-  bool rslora = false;  ///< the change is multiplied by alpha / sqrt(rank)
+  bool rslora = false;              ///< the change is multiplied by alpha / sqrt(rank)
+  double dropout = 0;               ///< share of x Aᵀ (or of x) that is set aside in each step
+  std::string dropout_of = "rank";  ///< x Aᵀ as kohya does, or "input": x as PEFT does
   /// A LoRA file of any layout to go on from, with its layers, ranks and alphas; empty: a fresh
   /// one.
   std::filesystem::path continue_from = {};
-  std::string init =
-      "kaiming";  ///< of A: "kaiming" U(-1/sqrt(in), 1/sqrt(in)), or "gaussian" N(0, 1/rank²)
+  /// The start. Of A, B being 0: "kaiming" U(-1/sqrt(in), 1/sqrt(in)), or "gaussian" N(0, 1/rank²).
+  /// Of both, subtracted again: "pissa" the weight's principal part, "lora_ga" the directions of
+  /// the first gradients (train/start.h).
+  std::string init = "kaiming";
+  std::string ga_scale = "stable";  ///< of LoRA-GA's start: "stable" rows^(1/4) / sqrt(gamma), "gd"
+  double ga_gamma = 16;
+  int64_t ga_batches = 8;  ///< micro-batches that its gradient is the sum of
 };
 
 }  // namespace fluxlora::lora

@@ -154,6 +154,7 @@ void set_ranks(std::vector<AdapterSpec>& specs, const Options& options,
                       "give a whole number from 1 to 4096");
   for (AdapterSpec& s : specs) {
     s.rank = options.rank;
+    s.dora = options.type == "dora";
     for (NumberFor& r : ranks) {
       if (!fits(r.pattern, s)) continue;
       s.rank = static_cast<int64_t>(r.number);
@@ -223,6 +224,16 @@ std::vector<NumberFor> numbers_by_pattern(const std::string& key,
   return all;
 }
 
+void check_dora(const std::vector<AdapterSpec>& specs) {
+  for (const AdapterSpec& s : specs)
+    if (s.dora && !starts_with(s.bfl, "double_blocks.") && !starts_with(s.bfl, "single_blocks."))
+      throw bad_input("lora.targets",
+                      "\"" + s.module +
+                          "\" is outside the blocks, where DoRA does "
+                          "not train",
+                      "leave it out with lora.exclude, or set lora.type = \"lora\"");
+}
+
 std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options) {
   const std::vector<Candidate> all = candidates(config);
   std::vector<bool> chosen(all.size(), false);
@@ -246,6 +257,7 @@ std::vector<AdapterSpec> select_targets(const flux::Config& config, const Option
     if (chosen[i]) specs.push_back(all[i].spec);
   exclude(specs, options, all);
   set_ranks(specs, options, all);
+  check_dora(specs);
   // A fused layer and a part of it would train the same rows twice.
   for (const AdapterSpec& a : specs)
     for (const AdapterSpec& b : specs)

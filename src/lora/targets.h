@@ -18,6 +18,7 @@ struct AdapterSpec {
   int64_t row0 = 0, rows = 0, in = 0;
   int64_t rank = 0;
   double alpha = 0;
+  bool dora = false;
   double scale() const { return alpha / static_cast<double>(rank); }
 };
 
@@ -37,6 +38,10 @@ struct NumberFor {
 /// line that is none, or whose number is negative or not finite.
 std::vector<NumberFor> numbers_by_pattern(const std::string& key,
                                           const std::vector<std::string>& lines);
+
+/// DoRA trains inside the blocks alone, where a layer's output is kept. Throws Error (bad_input)
+/// for one elsewhere.
+void check_dora(const std::vector<AdapterSpec>& specs);
 
 /// The adapters that `options` names, in the model's order. rsLoRA's factor (Kalajdzievski 2023) is
 /// in alpha, which is sqrt(rank) times as large, so that every reader's alpha / rank gives it.

@@ -13,17 +13,79 @@ template <typename F>
 void for_stacks(const AdaptedLinear& layer, F&& f) {
   if (layer.rank()) f(static_cast<const LoraStack&>(layer), int64_t{0});
   if (layer.assistant.rank()) f(layer.assistant, layer.rank());
+  if (layer.start.rank()) f(layer.start, layer.rank() + layer.assistant.rank());
+}
+
+Tensor bias_of(const AdaptedLinear& layer, const LoraSlice& lora) {
+  return layer.bias ? layer.bias.slice(0, lora.row0, lora.rows) : Tensor{};
+}
+
+DoraScale scale_of(const AdaptedLinear& layer, const LoraSlice& lora) {
+  return {lora.dora.gain, lora.dora.magnitude, layer.multiplier};
+}
+
+bool is_dora(const AdaptedLinear& layer) {
+  return layer.rank() && layer.adapters.front().dora;
+}
+
+/// DoRA: the norms of this moment's adapters, and the rows of y = x Wᵀ + b scaled by them.
+void scale_rows(Ops& op, const Tensor& y, const AdaptedLinear& layer) {
+  const Tensor cross =
+      layer.cross.slice(0, 0, layer.rank() * layer.out()).reshaped({layer.rank(), layer.out()});
+  op.linear(cross, layer.A, layer.weight, {});
+  for (const LoraSlice& lora : layer.adapters) {
+    const int64_t R = lora.rank;
+    const Tensor A = layer.A.slice(0, lora.rank0, R);
+    const Tensor gram = layer.gram.slice(0, 0, R * R).reshaped({R, R});
+    const Tensor second = layer.second.slice(0, 0, lora.rows * R).reshaped({lora.rows, R});
+    op.dense(gram, A, A, {}, Grad::overwrite);
+    op.dense(second, lora.B, gram, {}, Grad::overwrite);
+    op.dora_gain(
+        lora.dora.gain, lora.dora.scaled_B, lora.dora.magnitude,
+        {lora.dora.square, last_columns(cross.slice(0, lora.rank0, R), lora.row0, lora.rows),
+         second, lora.B, lora.scale});
+    op.dora_scale(last_columns(y, lora.row0, lora.rows), bias_of(layer, lora),
+                  scale_of(layer, lora));
+  }
+}
+
+/// Where the input after dropout is kept, behind the ranks; the input itself without.
+Tensor adapters_input(const LoraStack& stack, const Tensor& all_t, const Tensor& x,
+                      const AdaptedLinear& layer) {
+  const bool dropped = stack.drops_input && stack.dropout.rate > 0;
+  return dropped ? last_columns(all_t, layer.ranks(), layer.in()) : x;
 }
 
 void add_adapters(Ops& op, const Tensor& y, const Tensor& all_t, const Tensor& x,
                   const AdaptedLinear& layer) {
+  if (is_dora(layer)) scale_rows(op, y, layer);
   for_stacks(layer, [&](const LoraStack& stack, int64_t first) {
     const Tensor t = last_columns(all_t, first, stack.rank());
-    op.dense(t, x, stack.A, {}, Grad::overwrite);  // (B, T, ΣR)
+    const Tensor input = adapters_input(stack, all_t, x, layer);
+    if (input.data() != x.data()) {
+      op.copy(input, x);
+      op.dropout(input, stack.dropout);
+    }
+    op.dense(t, input, stack.A, {}, Grad::overwrite);  // (B, T, ΣR)
+    if (stack.dropout.rate > 0 && !stack.drops_input) op.dropout(t, stack.dropout);
     for (const LoraSlice& lora : stack.adapters)
       op.dense(last_columns(y, lora.row0, lora.rows), last_columns(t, lora.rank0, lora.rank),
-               lora.B, {lora.scale, stack.multiplier}, Grad::accumulate);
+               lora.dora ? lora.dora.scaled_B : lora.B, {lora.scale, stack.multiplier},
+               Grad::accumulate);
   });
+}
+
+/// dx += dt A, through the dropout of the input where there is one.
+void add_input_gradient(Ops& op, const Tensor& dx, const Tensor& all_dt, const Tensor& dt,
+                        const LoraStack& stack, const AdaptedLinear& layer) {
+  const Tensor dropped = adapters_input(stack, all_dt, dx, layer);
+  if (dropped.data() == dx.data()) {
+    op.dense_dx(dx, dt, stack.A, {}, Grad::accumulate);
+    return;
+  }
+  op.dense_dx(dropped, dt, stack.A, {}, Grad::overwrite);
+  op.dropout(dropped, stack.dropout);
+  op.add_scaled(dx, dropped, 1);
 }
 
 }  // namespace
@@ -43,7 +105,15 @@ void adapted_linear_group(Ops& op, std::span<const AdaptedCall> calls) {
 }
 
 void adapted_linear_bwd(Ops& op, const Tensor& dx, Grad mode, const Tensor& dt, const Tensor& dy,
-                        const Tensor& t, const Tensor& x, const AdaptedLinear& layer) {
+                        const AdaptedCall& forward) {
+  const AdaptedLinear& layer = *forward.layer;
+  const Tensor& t = forward.t;
+  if (is_dora(layer) && (dx || layer.trains()))
+    for (const LoraSlice& lora : layer.adapters)
+      op.dora_scale_bwd(
+          last_columns(dy, lora.row0, lora.rows), lora.dora.d_magnitude,
+          lora.dora.d_magnitude ? last_columns(forward.y, lora.row0, lora.rows) : Tensor{},
+          bias_of(layer, lora), scale_of(layer, lora));
   if (dx) op.linear_dx(dx, dy, layer.weight, mode);
   for_stacks(layer, [&](const LoraStack& stack, int64_t first) {
     if (!dx && !stack.trains()) return;
@@ -57,8 +127,11 @@ void adapted_linear_bwd(Ops& op, const Tensor& dx, Grad mode, const Tensor& dt, 
         op.dense_dw(lora.dB, dy_rows, last_columns(t, first + lora.rank0, lora.rank), scale,
                     Grad::accumulate);
     }
-    if (stack.trains()) op.dense_dw(stack.dA, dt_stack, x, {}, Grad::accumulate);
-    if (dx) op.dense_dx(dx, dt_stack, stack.A, {}, Grad::accumulate);
+    if (stack.dropout.rate > 0 && !stack.drops_input) op.dropout(dt_stack, stack.dropout);
+    if (stack.trains())
+      op.dense_dw(stack.dA, dt_stack, adapters_input(stack, t, forward.x, layer), {},
+                  Grad::accumulate);
+    if (dx) add_input_gradient(op, dx, dt, dt_stack, stack, layer);
   });
 }
 

@@ -202,6 +202,51 @@ void attention_bwd(const Tensor& dq, const Tensor& dk, const Tensor& dv, const T
   same("attention_bwd", d_out, out);
 }
 
+void dropout(const Tensor& x, const DropoutOptions& options) {
+  CHECK(x.rank() >= 2 && x.rank() <= 3 && options.rate >= 0 && options.rate < 1,
+        "dropout: " + x.describe());
+  CHECK(options.draw.dtype() == DType::i32 && options.draw.size() == 5,
+        "dropout: draw " + options.draw.describe());
+}
+
+void dora_gain(const Tensor& gain, const Tensor& scaled_b, const Tensor& magnitude,
+               const RowNorms& norms) {
+  const char* const op = "dora_gain";
+  const Tensor& B = norms.B;
+  CHECK(B.rank() == 2, std::string(op) + ": " + B.describe());
+  same(op, scaled_b, B);
+  same(op, norms.second, B);
+  CHECK(norms.cross.rank() == 2 && norms.cross.dim(0) == B.dim(1) &&
+            norms.cross.dim(1) == B.dim(0) && norms.cross.dtype() == B.dtype(),
+        say(op, "cross", norms.cross, B));
+  for (const Tensor& v : {gain, magnitude, norms.square}) {
+    vector(op, v, B.dim(0));
+    stats_dtype(op, v, B);
+  }
+}
+
+void dora_scale(const Tensor& y, const Tensor& bias, const DoraScale& dora) {
+  const char* const op = "dora_scale";
+  CHECK(y.rank() >= 2 && y.rank() <= 3, std::string(op) + ": " + y.describe());
+  if (bias) vector_like(op, bias, y);
+  for (const Tensor& v : {dora.gain, dora.magnitude}) {
+    vector(op, v, y.dim(-1));
+    stats_dtype(op, v, y);
+  }
+  CHECK(dora.multiplier.dtype() == DType::f32 && dora.multiplier.size() == 1,
+        std::string(op) + ": multiplier " + dora.multiplier.describe());
+}
+
+void dora_scale_bwd(const Tensor& dy, const Tensor& d_magnitude, const Tensor& y,
+                    const Tensor& bias, const DoraScale& dora) {
+  const char* const op = "dora_scale_bwd";
+  dora_scale(dy, bias, dora);
+  if (!d_magnitude) return;
+  same(op, y, dy);
+  vector(op, d_magnitude, dy.dim(-1));
+  stats_dtype(op, d_magnitude, dy);
+}
+
 void embed(const Tensor& y, const Tensor& ids, const Tensor& table) {
   CHECK(ids.rank() == 2 && y.rank() == 3 && ids.dtype() == DType::i32 && y.dim(0) == ids.dim(0) &&
             y.dim(1) == ids.dim(1),

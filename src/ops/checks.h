@@ -37,6 +37,13 @@ void attention_bwd(const Tensor& dq, const Tensor& dk, const Tensor& dv, const T
                    const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k,
                    const Tensor& v, const AttentionOptions& options);
 
+void dropout(const Tensor& x, const DropoutOptions& options);
+void dora_gain(const Tensor& gain, const Tensor& scaled_b, const Tensor& magnitude,
+               const RowNorms& norms);
+void dora_scale(const Tensor& y, const Tensor& bias, const DoraScale& dora);
+void dora_scale_bwd(const Tensor& dy, const Tensor& d_magnitude, const Tensor& y,
+                    const Tensor& bias, const DoraScale& dora);
+
 void embed(const Tensor& y, const Tensor& ids, const Tensor& table);
 void timestep_embed(const Tensor& y, const Tensor& t);
 void conv2d(const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias,

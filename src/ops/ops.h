@@ -100,6 +100,31 @@ struct Penalty {
   double c = 0, k = 0;  ///< c = 0: e²
 };
 
+/// Element i of (B, T, C), counted in order, stays where word i mod 4 of Philox (base/philox.h)
+/// with key = seed and counter = {i / 4, adapter_draw(layer), step, micro-step} is at least rate
+/// 2^32.
+struct DropoutOptions {
+  double rate = 0;     ///< share of the elements that is set aside, below 1
+  uint32_t layer = 0;  ///< number of the layer
+  Tensor draw;         ///< (5) i32: on, seed (low, high), step, micro-step; on = 0: all stay
+};
+
+/// What the norms of W + s B A by rows are made of, without that matrix.
+struct RowNorms {
+  Tensor square;     // (O): |W|² by rows, in the dtype of statistics
+  Tensor cross;      // (R, O) = A Wᵀ
+  Tensor second;     // (O, R) = B A Aᵀ
+  Tensor B;          // (O, R), as the activations
+  double scale = 1;  ///< s
+};
+
+/// DoRA's factor of an output.
+struct DoraScale {
+  Tensor gain;        // (O): magnitude / norm
+  Tensor magnitude;   // (O)
+  Tensor multiplier;  // (1) f32: m
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -208,6 +233,22 @@ class Ops {
   virtual void quick_gelu_bwd(const Tensor& dx, const Tensor& dy, const Tensor& x) = 0;
   /// y = gelu_tanh(gate) up (T5).
   virtual void gelu_gate(const Tensor& y, const Tensor& gate, const Tensor& up) = 0;
+
+  // ---- adapters ------------------------------------------------------------------------------
+  /// x = x stays / (1 - rate), x (B, T, C) or (B, C), rows views. Its own backward.
+  virtual void dropout(const Tensor& x, const DropoutOptions& options) = 0;
+  /// gain[o] = magnitude[o] / sqrt(square[o] + 2 s Σ_r cross[r, o] B[o, r] + s² Σ_r second[o, r]
+  /// B[o, r]), which is |W + s B A| of row o (DoRA: Liu et al. 2024); scaled_b = gain B by rows.
+  virtual void dora_gain(const Tensor& gain, const Tensor& scaled_b, const Tensor& magnitude,
+                         const RowNorms& norms) = 0;
+  /// y += m (gain - 1) (y - bias) by columns. y (B, T, O) or (B, O), bias (O) or empty. m = 0
+  /// leaves y bit for bit.
+  virtual void dora_scale(const Tensor& y, const Tensor& bias, const DoraScale& dora) = 0;
+  /// d_magnitude += Σ_rows dy (y - bias) / magnitude, y being the whole output at m = 1, the norm
+  /// a constant (DoRA 4.3); then dy *= 1 + m (gain - 1). An empty d_magnitude: not needed, then y
+  /// may be empty too.
+  virtual void dora_scale_bwd(const Tensor& dy, const Tensor& d_magnitude, const Tensor& y,
+                              const Tensor& bias, const DoraScale& dora) = 0;
 
   // ---- embeddings, pictures ------------------------------------------------------------------
   /// y[b, t, :] = table[ids[b, t], :].  ids (B, T) i32, table (V, C), y (B, T, C).

@@ -161,6 +161,19 @@ class PaperDevice::PaperOps final : public Ops {
     move(Work::pointwise, {y, gate, up});
   }
 
+  // ---- adapters
+  void dropout(const Tensor& x, const DropoutOptions&) override { move(Work::adapters, {x, x}); }
+  void dora_gain(const Tensor&, const Tensor& scaled_b, const Tensor&, const RowNorms& n) override {
+    move(Work::adapters, {scaled_b, n.B, n.cross, n.second});
+  }
+  void dora_scale(const Tensor& y, const Tensor&, const DoraScale&) override {
+    move(Work::adapters, {y, y});
+  }
+  void dora_scale_bwd(const Tensor& dy, const Tensor&, const Tensor& y, const Tensor&,
+                      const DoraScale&) override {
+    move(Work::adapters, {dy, dy, y});
+  }
+
   // ---- embeddings, pictures
   void embed(const Tensor& y, const Tensor& ids, const Tensor&) override {
     move(Work::other, {y, y, ids});

@@ -25,6 +25,8 @@ constexpr const char* kParams = "params";
 /// Parameters first, then the optimizer's pieces.
 std::vector<optim::StateTensor> pieces(const State& state) {
   std::vector<optim::StateTensor> all{{kParams, state.adapters.params()}};
+  if (const lora::AdapterSet* start = state.adapters.start())
+    all.push_back({"start", start->params()});
   for (const optim::StateTensor& piece : state.optimizer.state()) all.push_back(piece);
   return all;
 }
@@ -128,6 +130,7 @@ void load_checkpoint(const RunPaths& paths, int64_t step, State& state) {
     state.device.upload(piece.view, file.read(piece.name, entry.dtype).view.data());
   }
   state.adapters.refresh();
+  if (lora::AdapterSet* start = state.adapters.start()) start->refresh();
   state.step = step;
 }
 

@@ -10,7 +10,7 @@ std::vector<optim::Part> parameter_parts(const lora::AdapterSet& adapters,
   std::vector<lora::NumberFor> rates = lora::numbers_by_pattern("train.rates", options.rates);
   std::vector<optim::Part> parts;
   for (const lora::Segment& s : adapters.segments()) {
-    double rate = s.is_a ? 1 : options.b_ratio;
+    double rate = s.role == lora::Role::b ? options.b_ratio : 1;
     for (lora::NumberFor& r : rates) {
       if (!lora::fits(r.pattern, adapters.specs()[s.spec])) continue;
       r.used = true;

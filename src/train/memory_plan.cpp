@@ -11,6 +11,7 @@
 #include "lora/adapter.h"
 #include "optim/optimizer.h"
 #include "train/groups.h"
+#include "train/start.h"
 
 namespace fluxlora::train {
 namespace {
@@ -44,7 +45,10 @@ class PaperRun {
         model_(paper_, inputs.config, inputs.precision.act, inputs.precision.format),
         adapters_(paper_, model_.weights(),
                   lora::select_targets(inputs.config, inputs.options.lora), inputs.precision.act,
-                  /*trains=*/true) {}
+                  /*trains=*/true) {
+    if (inputs.options.lora.dropout > 0) adapters_.use_dropout(inputs.options.lora);
+    if (starts_off_zero(inputs.options.lora)) adapters_.subtract_start();
+  }
 
   MemoryPlan plan();
 

@@ -228,7 +228,7 @@ void Stepper::set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prom
 /// Differential preservation: with the captions that have no trigger word, the velocity should be
 /// the base model's at the same noisy pictures. x0 and noise of the batch are used up: the target
 /// noise - x0 becomes base - 0.
-void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, State& state,
+void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, lora::AdapterSet& adapters,
                        const Tensor& losses) {
   Ops& op = model_.device().ops();
   flux::Workspace& w = batch.workspace;
@@ -237,27 +237,30 @@ void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, State& stat
     const auto& prompts = encoded_.preserved[static_cast<size_t>(pick.example)];
     set_prompt(batch, b, *prompts[static_cast<size_t>(pick.caption)]);
   }
-  state.adapters.set_multiplier(0);
+  adapters.set_multiplier(0);
   w.forward();
   op.cast(batch.noise, w.prediction());
   op.fill(batch.x0, 0);
-  state.adapters.set_multiplier(1);
+  adapters.set_multiplier(1);
   w.forward();
   op.flow_loss(losses, w.d_prediction(), w.prediction(), batch.x0, batch.noise,
                batch.preservation_weight, {}, penalty_of(options_.train));
   w.backward();
 }
 
-StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>>& micro_batches) {
+StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
+                               const std::vector<std::vector<Pick>>& micro_batches) {
   Device& device = model_.device();
   Ops& op = device.ops();
   StepResult result;
   std::vector<float> weights;
-  op.fill(state.adapters.grads(), 0);
+  op.fill(adapters.grads(), 0);
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     Batch& batch = batch_for(micro_batches[m]);
-    fill(batch, micro_batches[m], state.step, static_cast<int64_t>(m));
+    fill(batch, micro_batches[m], step, static_cast<int64_t>(m));
     flux::Workspace& w = batch.workspace;
+    adapters.draw_dropout(static_cast<uint64_t>(options_.train.seed), step,
+                          static_cast<int64_t>(m));
     op.flow_interpolate(w.inputs().img, batch.x0, batch.noise, w.inputs().t);
     w.forward();
     op.flow_loss(losses_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B), w.d_prediction(),
@@ -265,7 +268,7 @@ StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>
                  penalty_of(options_.train));
     w.backward();
     if (options_.train.preservation > 0)
-      preserve(batch, micro_batches[m], state,
+      preserve(batch, micro_batches[m], adapters,
                preserved_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B));
     const float* t = batch.t.view.as<const float>();
     result.timesteps.insert(result.timesteps.end(), t, t + batch.B);
@@ -273,9 +276,9 @@ StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>
     weights.insert(weights.end(), share, share + batch.B);
     weights.resize((m + 1) * static_cast<size_t>(losses_.dim(1)), 0.0f);
   }
-  op.global_norm(norm_, state.adapters.grads());
-
-  op.global_norm(param_norm_, state.adapters.params());
+  adapters.stop_dropout();
+  op.global_norm(norm_, adapters.grads());
+  op.global_norm(param_norm_, adapters.params());
 
   std::vector<float> host(static_cast<size_t>(results_.size()));
   device.download(host.data(), results_);
@@ -293,11 +296,14 @@ StepResult Stepper::accumulate(State& state, const std::vector<std::vector<Pick>
   return result;
 }
 
-StepResult Stepper::run(State& state) {
+StepResult Stepper::gradients(lora::AdapterSet& adapters, int64_t step) {
   std::vector<std::vector<Pick>> picks;
-  for (int64_t m = 0; m < options_.train.accumulation; ++m)
-    picks.push_back(loader_.batch(state.step, m));
-  StepResult result = accumulate(state, picks);
+  for (int64_t m = 0; m < options_.train.accumulation; ++m) picks.push_back(loader_.batch(step, m));
+  return accumulate(adapters, step, picks);
+}
+
+StepResult Stepper::run(State& state) {
+  StepResult result = gradients(state.adapters, state.step);
   if (!std::isfinite(result.loss)) throw not_finite("the loss", result.loss, state.step + 1);
   if (!std::isfinite(result.grad_norm))
     throw not_finite("the norm of the gradients", result.grad_norm, state.step + 1);

@@ -39,7 +39,10 @@ class Stepper {
 
   /// The gradients of the given micro-batches as those of step `step`, without an update; loss,
   /// norm and times of the result are set.
-  StepResult accumulate(State& state, const std::vector<std::vector<Pick>>& micro_batches);
+  StepResult accumulate(lora::AdapterSet& adapters, int64_t step,
+                        const std::vector<std::vector<Pick>>& micro_batches);
+  /// Of the step's own micro-batches.
+  StepResult gradients(lora::AdapterSet& adapters, int64_t step);
 
   /// The shapes that its batches will have.
   static std::vector<BatchShape> shapes(const std::vector<Example>& examples,
@@ -55,7 +58,8 @@ class Stepper {
   void fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, int64_t micro_step);
   void fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step, int64_t place);
   void set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prompt);
-  void preserve(Batch& batch, const std::vector<Pick>& picks, State& state, const Tensor& losses);
+  void preserve(Batch& batch, const std::vector<Pick>& picks, lora::AdapterSet& adapters,
+                const Tensor& losses);
   void warm_up();
 
   flux::Transformer& model_;

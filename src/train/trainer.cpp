@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <memory>
@@ -26,6 +27,7 @@
 #include "train/groups.h"
 #include "train/memory_plan.h"
 #include "train/previews.h"
+#include "train/start.h"
 #include "train/step.h"
 
 namespace fluxlora::train {
@@ -33,6 +35,10 @@ namespace {
 
 DType lora_dtype(const std::string& name) {
   return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+}
+
+bool has_dora(const std::vector<lora::AdapterSpec>& specs) {
+  return std::any_of(specs.begin(), specs.end(), [](const auto& s) { return s.dora; });
 }
 
 /// "2026-03-01T12:30:00Z".
@@ -70,6 +76,7 @@ class Run {
   void open_files();
   void load_networks();
   void load_assistant();
+  void find_adapters_start(const std::vector<flux::Keep>& keep);
   void check_disk() const;
   Outcome train();
   void step();
@@ -145,9 +152,16 @@ void Run::look_at_model() {
   if (const auto& path = options_.lora.continue_from; !path.empty()) {
     first_file_ = exporting::read_lora(path, config);
     targets_ = first_file_->specs;
+    lora::check_dora(targets_);
   }
   if (const auto& path = options_.model.assistant_lora; !path.empty())
     assistant_file_ = exporting::read_lora(path, config);
+  if (assistant_file_ && has_dora(assistant_file_->specs))
+    throw bad_input("model.assistant_lora", "is a DoRA, which cannot stand beside trained adapters",
+                    "merge it into the model first: fluxlora merge");
+  if (assistant_file_ && has_dora(targets_))
+    throw bad_input("model.assistant_lora", "cannot stand beside DoRA",
+                    "merge it into the model first (fluxlora merge), or set lora.type = \"lora\"");
 }
 
 /// With the warnings that `fluxlora prepare` gives.
@@ -215,17 +229,20 @@ void Run::load_networks() {
                      mib(plan.budget), plan.summary()));
   model_ = std::make_unique<flux::Transformer>(device_, model_files_.transformer, precision.act,
                                                precision.format, plan.residence);
+  load_assistant();
+  find_adapters_start(plan.keep);
   adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_,
                                                  precision.act, /*trains=*/true);
+  adapters_->measure_rows(model_->loaded());
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
+  if (options_.lora.dropout > 0) adapters_->use_dropout(options_.lora);
   if (first_file_) {
     exporting::upload(*adapters_, 0, *first_file_);
     adapters_->refresh();
-    note(fmt::format("going on from {}, with its layers, ranks and alphas",
-                     options_.lora.continue_from.string()));
     first_file_.reset();
   }
-  load_assistant();
+  if (options_.lora.continue_from.empty() && starts_off_zero(options_.lora))
+    adapters_->subtract_start();
   optimizer_ = optim::make_optimizer(device_, t.optimizer, parameter_parts(*adapters_, t),
                                      adapters_->params().dtype());
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
@@ -239,12 +256,29 @@ void Run::load_networks() {
                    mib(stepper_->bytes()), device_.name()));
 }
 
+/// The matrices that adapters begin with, where they are not drawn at random; a checkpoint has its
+/// own.
+void Run::find_adapters_start(const std::vector<flux::Keep>& keep) {
+  const lora::Options& lora = options_.lora;
+  if (!lora.continue_from.empty()) {
+    note(fmt::format("going on from {}, with its layers, ranks and alphas",
+                     lora.continue_from.string()));
+  } else if (start_.step == 0 && starts_off_zero(lora)) {
+    note(lora.init == "pissa" ? "finding the principal parts of the weights"
+                              : "finding the directions of the first gradients");
+    first_file_ =
+        lora.init == "pissa"
+            ? principal_start(*model_, targets_, static_cast<uint64_t>(options_.train.seed))
+            : gradient_start(*model_, targets_, {dataset_.examples, encoded_, keep}, options_);
+  }
+}
+
 /// Beside the trained adapters, while steps are made (schnell's training adapter).
 void Run::load_assistant() {
   if (!assistant_file_) return;
   assistant_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(),
                                                   assistant_file_->specs, model_->act(),
-                                                  /*trains=*/false, /*assistant=*/true);
+                                                  /*trains=*/false, lora::Beside::assistant);
   exporting::upload(*assistant_, 0, *assistant_file_);
   assistant_file_.reset();
 }

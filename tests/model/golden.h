@@ -73,9 +73,10 @@ inline std::vector<lora::AdapterSpec> specs_in(const SafetensorsFile& file,
 inline HostTensor matrix(const SafetensorsFile& file, const std::string& prefix,
                          const lora::AdapterSet& set, const lora::Segment& segment) {
   const std::string& module = set.specs()[segment.spec].module;
-  HostTensor m = read(file, prefix + "transformer." + module +
-                                (segment.is_a ? ".lora_A.weight" : ".lora_B.weight"));
-  if (!segment.is_a && module == "norm_out.linear") {
+  HostTensor m =
+      read(file, prefix + "transformer." + module +
+                     (segment.role == lora::Role::a ? ".lora_A.weight" : ".lora_B.weight"));
+  if (segment.role == lora::Role::b && module == "norm_out.linear") {
     float* values = m.view.as<float>();
     std::swap_ranges(values, values + m.view.size() / 2, values + m.view.size() / 2);
   }

@@ -110,7 +110,8 @@ TEST_P(GoldenGradients, LossAndEveryMatrixIsPeft) {
     norm += square;
     if (error > worst) {
       worst = error;
-      worst_name = set->specs()[segment.spec].module + (segment.is_a ? " A" : " B");
+      worst_name =
+          set->specs()[segment.spec].module + (segment.role == lora::Role::a ? " A" : " B");
     }
   }
   EXPECT_LT(worst, kTolerance) << worst_name;

@@ -25,7 +25,13 @@ double dot(const Tensor& a, const Tensor& b) {
   return sum;
 }
 
-class GradcheckF64 : public ::testing::TestWithParam<std::vector<std::string>> {
+/// `type` and `dropout_of` are lora::Options'; no dropout where the latter is empty.
+struct Adapted {
+  std::vector<std::string> targets;
+  std::string type = "lora", dropout_of = "";
+};
+
+class GradcheckF64 : public ::testing::TestWithParam<Adapted> {
  protected:
   std::unique_ptr<Device> device = open_cpu_device();
   flux::Transformer model{*device, golden::source("assets/tiny-flux/transformer"), DType::f64};
@@ -62,10 +68,21 @@ TEST_P(GradcheckF64, BackwardIsTheDerivativeOfForward) {
   lora::Options options;
   options.rank = 3;
   options.alpha = 5;
-  options.targets = GetParam();
+  options.targets = GetParam().targets;
+  options.type = GetParam().type;
   lora::AdapterSet set(*device, model.weights(), lora::select_targets(model.config(), options),
                        DType::f64, true);
-  randomise(set.params(), 1, 0.05);
+  set.measure_rows(model.loaded());
+  set.initialise(1, "kaiming");
+  HostTensor changes(DType::f64, {set.size()});
+  randomise(changes.view, 1, 0.05);
+  device->ops().add_scaled(set.params(), changes.view, 1);
+  if (!GetParam().dropout_of.empty()) {
+    options.dropout = 0.3;
+    options.dropout_of = GetParam().dropout_of;
+    set.use_dropout(options);
+    set.draw_dropout(1, 2, 3);
+  }
 
   const flux::Sizes z = model.sizes(2, 7, 3, 2);  // sizes that fit nothing evenly
   flux::Workspace workspace(model, z, {.training = true, .pooled_grad = true});
@@ -90,28 +107,56 @@ TEST_P(GradcheckF64, BackwardIsTheDerivativeOfForward) {
                             noise.view, weight.view);
     return dot(loss.view, weight.view);
   };
+  // DoRA's norms are constants to the backward: where A or B move, magnitudes move with the norms,
+  // so that their quotients stay as they are now.
+  std::vector<std::pair<DoraRows, double>> rows;
+  const auto run_with_norms_held = [&] {
+    if (rows.empty()) return run();
+    workspace.forward();
+    HostTensor magnitudes(DType::f64, {set.size()});
+    std::copy_n(set.params().as<double>(), set.size(), magnitudes.view.as<double>());
+    for (const auto& [dora, gain] : rows)
+      dora.magnitude.as<double>()[0] *= gain / dora.gain.as<double>()[0];
+    const double value = run();
+    device->ops().copy(set.params(), magnitudes.view);
+    return value;
+  };
   run();
   workspace.backward();
+  flux::visit_linears(model.weights(), [&](const std::string&, const AdaptedLinear& layer) {
+    for (const LoraSlice& slice : layer.adapters)
+      for (int64_t i = 0; slice.dora && i < slice.rows; ++i)
+        rows.push_back(
+            {{slice.dora.magnitude.slice(0, i, 1), {}, {}, slice.dora.gain.slice(0, i, 1), {}},
+             slice.dora.gain.as<double>()[i]});
+  });
   HostTensor gradient(DType::f64, {set.size()}), d_pooled(DType::f64, {in.pooled.size()});
   std::copy_n(set.grads().as<double>(), set.size(), gradient.view.as<double>());
   std::copy_n(workspace.d_pooled().as<double>(), in.pooled.size(), d_pooled.view.as<double>());
 
-  for (uint32_t direction = 0; direction < 3; ++direction)
+  for (uint32_t direction = 0; rows.empty() && direction < 3; ++direction)
     expect_derivative(set.params(), gradient.view, run, 100 + direction, "all adapters");
   for (const lora::Segment& s : set.segments()) {
     const int64_t count = s.rows * s.columns;
-    expect_derivative(set.params().slice(0, s.offset, count),
-                      gradient.view.slice(0, s.offset, count), run, 200,
-                      set.specs()[s.spec].module + (s.is_a ? " A" : " B"));
+    expect_derivative(
+        set.params().slice(0, s.offset, count), gradient.view.slice(0, s.offset, count),
+        s.role == lora::Role::magnitude ? std::function<double()>(run) : run_with_norms_held, 200,
+        set.specs()[s.spec].module + (s.role == lora::Role::a   ? " A"
+                                      : s.role == lora::Role::b ? " B"
+                                                                : " magnitude"));
   }
   expect_derivative(in.pooled.reshaped({in.pooled.size()}), d_pooled.view, run, 300, "pooled");
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Targets, GradcheckF64,
-    ::testing::Values(std::vector<std::string>{"default"}, std::vector<std::string>{"kohya"},
-                      std::vector<std::string>{"ai-toolkit", "img_in", "txt_in", "time_in.*",
-                                               "vector_in.*", "guidance_in.*", "final_layer.*"}));
+    ::testing::Values(Adapted{{"default"}}, Adapted{{"kohya"}},
+                      Adapted{{"ai-toolkit", "img_in", "txt_in", "time_in.*", "vector_in.*",
+                               "guidance_in.*", "final_layer.*"}},
+                      Adapted{{"transformer_blocks.0.*", "single_blocks.0.*"}, "lora", "rank"},
+                      Adapted{{"double_blocks.1.*", "single_blocks.1.*"}, "lora", "input"},
+                      Adapted{{"transformer_blocks.1.*", "single_transformer_blocks.2.*"}, "dora"},
+                      Adapted{{"double_blocks.0.*", "single_blocks.0.*"}, "dora", "rank"}));
 
 TEST_F(GradcheckF64, MultiplierZeroIsTheBaseBitForBit) {
   const flux::Sizes z = model.sizes(1, 8, 4, 4);

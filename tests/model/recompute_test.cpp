@@ -49,7 +49,7 @@ class Recompute : public ::testing::Test {
     size_t least = 1000;
     for (const Keep level : flux::kKeepLevels) {
       std::vector<Saved> list;
-      saved.visit(z, block, {level, /*gates=*/true},
+      saved.visit(z, block, {level, /*outputs=*/true},
                   [&](const std::string& name, Tensor& t, std::initializer_list<int64_t> shape,
                       DType dtype, Lives lives) {
                     if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return;
@@ -132,24 +132,31 @@ std::vector<std::vector<Keep>> plans(size_t blocks) {
   return all;
 }
 
-class AnyPlan : public ::testing::TestWithParam<const char*> {};
+class AnyPlan : public ::testing::TestWithParam<lora::Options> {};
 
 TEST_P(AnyPlan, GivesTheSameGradientsBitForBit) {
   const auto device = open_cpu_device();
   flux::Transformer model(*device, golden::source("assets/tiny-flux/transformer"), DType::f32);
-  lora::AdapterSet set(*device, model.weights(),
-                       lora::select_targets(model.config(), {.targets = {GetParam()}}), DType::f32,
-                       true);
+  lora::AdapterSet set(*device, model.weights(), lora::select_targets(model.config(), GetParam()),
+                       DType::f32, true);
+  set.measure_rows(model.loaded());
+  set.initialise(1, "kaiming");
+  if (GetParam().dropout > 0) set.use_dropout(GetParam());
+  set.draw_dropout(1, 2, 3);
   Philox numbers(5, Draw::init);
   for (int64_t i = 0; i < set.size(); ++i)
-    set.params().as<float>()[i] = static_cast<float>(0.05 * numbers.normal());
+    set.params().as<float>()[i] += static_cast<float>(0.05 * numbers.normal());
   const auto blocks = static_cast<size_t>(model.config().depth + model.config().depth_single);
   const std::vector<char> expected = step_bytes(model, set, {});
   for (const auto& plan : plans(blocks)) EXPECT_TRUE(step_bytes(model, set, plan) == expected);
 }
 
 // kohya's layers have modulation among them, whose gradient needs more than the others do.
-INSTANTIATE_TEST_SUITE_P(Targets, AnyPlan, ::testing::Values("default", "kohya"));
+INSTANTIATE_TEST_SUITE_P(
+    Targets, AnyPlan,
+    ::testing::Values(lora::Options{}, lora::Options{.targets = {"kohya"}},
+                      lora::Options{.dropout = 0.2},
+                      lora::Options{.type = "dora", .dropout = 0.2, .dropout_of = "input"}));
 
 /// All gradients of two steps of a model whose weights visit, with a forward for sampling between.
 std::vector<char> bytes_with(const flux::Residence& residence, WeightFormat format,

@@ -299,6 +299,37 @@ TEST_F(Agree, Upsample) {
           [](Ops& op, const Tensors& a) { op.upsample2x(a[0], a[1]); });
 }
 
+// ---- adapters -----------------------------------------------------------------------------------
+
+TEST_F(Agree, Dropout) {
+  for (const Shape& s : {Shape{3, 7, 13}, Shape{2, 4096, 64}, Shape{5, 16}})
+    agree({both(s), ids({5}, 1000)}, [](Ops& op, const Tensors& a) {
+      op.dropout(a[0], {.rate = 0.3, .layer = 4, .draw = a[1]});
+    });
+}
+
+TEST_F(Agree, DoraGain) {
+  for (const int64_t R : {4, 16})
+    agree({out({300}).stats(), out({300, R}), in({300}, 0.2, 2).stats(), in({300}, 0.1, 50).stats(),
+           in({R, 300}), in({300, R}), in({300, R})},
+          [](Ops& op, const Tensors& a) {
+            op.dora_gain(a[0], a[1], a[2], {a[3], a[4], a[5], a[6], 0.3});
+          });
+}
+
+TEST_F(Agree, DoraScale) {
+  for (const Shape& s : {Shape{3, 7, 13}, Shape{2, 1000, 96}}) {
+    const int64_t C = s[2];
+    agree({both(s), in({C}), in({C}, 0.2, 1).stats(), in({C}, 0.2, 2).stats(), in({1}).singles()},
+          [](Ops& op, const Tensors& a) { op.dora_scale(a[0], a[1], {a[2], a[3], a[4]}); });
+    agree({both(s), both({C}).stats(), in(s), in({C}), in({C}, 0.2, 1).stats(),
+           in({C}, 0.2, 2).stats(), in({1}).singles()},
+          [](Ops& op, const Tensors& a) {
+            op.dora_scale_bwd(a[0], a[1], a[2], a[3], {a[4], a[5], a[6]});
+          });
+  }
+}
+
 // ---- flow, update -------------------------------------------------------------------------------
 
 TEST_F(Agree, FlowInterpolate) {

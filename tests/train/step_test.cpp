@@ -55,7 +55,7 @@ struct Bench {
   }
 
   std::vector<float> gradients(const std::vector<std::vector<Pick>>& picks) {
-    stepper.accumulate(state, picks);
+    stepper.accumulate(adapters, state.step, picks);
     const float* g = adapters.grads().as<const float>();
     return {g, g + adapters.size()};
   }
@@ -84,8 +84,10 @@ TEST(Step, TwoMicroBatchesOfTwoAreOneOfFour) {
   const auto one = whole.gradients({{{0}, {1}, {2}, {3}}});
   const auto two = halves.gradients({{{0}, {1}}, {{2}, {3}}});
   EXPECT_LT(relative_error(two, one), kRounding);
-  const StepResult a = whole.stepper.accumulate(whole.state, {{{0}, {1}, {2}, {3}}});
-  const StepResult b = halves.stepper.accumulate(halves.state, {{{0}, {1}}, {{2}, {3}}});
+  const StepResult a =
+      whole.stepper.accumulate(whole.adapters, whole.state.step, {{{0}, {1}, {2}, {3}}});
+  const StepResult b =
+      halves.stepper.accumulate(halves.adapters, halves.state.step, {{{0}, {1}}, {{2}, {3}}});
   EXPECT_NEAR(a.loss, b.loss, kRounding * a.loss);
   EXPECT_NEAR(a.grad_norm, b.grad_norm, kRounding * a.grad_norm);
   EXPECT_EQ(a.timesteps, b.timesteps);
@@ -110,8 +112,8 @@ TEST(Step, AWeightMultipliesTheLoss) {
   options.dataset.folders[0].weight = 0.25;
   Bench weighted(options);
   const std::vector<std::vector<Pick>> picks{{{0}, {1}}};
-  const StepResult a = plain.stepper.accumulate(plain.state, picks);
-  const StepResult b = weighted.stepper.accumulate(weighted.state, picks);
+  const StepResult a = plain.stepper.accumulate(plain.adapters, plain.state.step, picks);
+  const StepResult b = weighted.stepper.accumulate(weighted.adapters, weighted.state.step, picks);
   EXPECT_NEAR(b.loss, 0.25 * a.loss, kRounding * a.loss);
   EXPECT_NEAR(b.grad_norm, 0.25 * a.grad_norm, kRounding * a.grad_norm);
 }
@@ -141,7 +143,9 @@ TEST(Step, AMaskAndItsOppositeAreTheWhole) {
   options.dataset.folders[0].mask = folder / "right";
   options.dataset.folders[0].unmasked_weight = 0;
   Bench right(options);
-  const auto loss = [&](Bench& bench) { return bench.stepper.accumulate(bench.state, picks).loss; };
+  const auto loss = [&](Bench& bench) {
+    return bench.stepper.accumulate(bench.adapters, bench.state.step, picks).loss;
+  };
   EXPECT_GT(loss(left), 0.1 * loss(whole));
   EXPECT_LT(loss(left), 0.9 * loss(whole));
   EXPECT_NEAR(loss(left) + loss(right), loss(whole), kRounding * loss(whole));
@@ -233,7 +237,7 @@ TEST(Step, TimesAreOfTheStepAndThePlace) {
   Bench bench(small_options(folder.path(), "run"));
   const auto times = [&](int64_t step, const std::vector<Pick>& picks) {
     bench.state.step = step;
-    return bench.stepper.accumulate(bench.state, {picks}).timesteps;
+    return bench.stepper.accumulate(bench.adapters, bench.state.step, {picks}).timesteps;
   };
   EXPECT_EQ(times(0, {{0}, {1}}), times(0, {{2}, {0}}));
   EXPECT_NE(times(0, {{0}, {1}}), times(1, {{0}, {1}}));
@@ -264,7 +268,7 @@ TEST(Step, RatesByGroupMultiply) {
   for (size_t i = 0; i < parts.size(); ++i) {
     const lora::Segment& segment = bench.adapters.segments()[i];
     const std::string& module = bench.adapters.specs()[segment.spec].module;
-    double rate = segment.is_a ? 1 : 16;
+    double rate = segment.role == lora::Role::a ? 1 : 16;
     if (module.starts_with("single_")) rate *= 0.5;
     if (module.ends_with(".attn.to_q")) rate = 0;
     EXPECT_EQ(parts[i].rate, rate) << module;
@@ -317,8 +321,9 @@ TEST(Step, PreservationIsNothingWhereTheAdapterDoesNothing) {
   const std::vector<std::vector<Pick>> picks{{{0}, {1}}};
   for (Bench* bench : {&plain, &kept}) bench->adapters.initialise(5, "kaiming");
   EXPECT_EQ(kept.gradients(picks), plain.gradients(picks));
-  EXPECT_EQ(kept.stepper.accumulate(kept.state, picks).preserved, 0);
-  EXPECT_EQ(plain.stepper.accumulate(plain.state, picks).preserved, std::nullopt);
+  EXPECT_EQ(kept.stepper.accumulate(kept.adapters, kept.state.step, picks).preserved, 0);
+  EXPECT_EQ(plain.stepper.accumulate(plain.adapters, plain.state.step, picks).preserved,
+            std::nullopt);
 }
 
 /// Against the change of the loss itself. Central differences in f32 over a step that changes the
@@ -340,7 +345,9 @@ TEST(Step, PreservationHasItsGradient) {
     square += double{gradient[i]} * double{gradient[i]};
   }
   const double length = std::sqrt(square);
-  const auto loss = [&] { return *kept.stepper.accumulate(kept.state, picks).preserved; };
+  const auto loss = [&] {
+    return *kept.stepper.accumulate(kept.adapters, kept.state.step, picks).preserved;
+  };
   const double here = loss(), h = 0.05 * here / length;
   const auto move = [&](double by) {
     for (size_t i = 0; i < gradient.size(); ++i)

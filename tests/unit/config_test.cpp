@@ -166,7 +166,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"dataset", "repeats = 2", "unknown key \"repeats\" in [dataset]",
                 "it belongs in [[dataset.folders]]"},
         Mistake{"lora", "xyzzy = 0.1", "unknown key \"xyzzy\" in [lora]",
-                "[lora] has the keys rank, alpha, targets, "},
+                "[lora] has the keys type, rank, alpha, targets, "},
         Mistake{"train", "steps = \"many\"", "train.steps is text, it should be a whole number",
                 "write steps ="},
         Mistake{"train", "steps = 10.5",
@@ -198,7 +198,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"dataset", "resolution = 16384", "dataset.resolution is 16384, out of range",
                 "to 8192"},
         Mistake{"lora", "init = \"zeros\"", "lora.init is \"zeros\", which it does not take",
-                "give kaiming or gaussian"},
+                "give kaiming, gaussian, pissa or lora_ga"},
         Mistake{"lora", "targets = []", "lora.targets is empty, so there would be nothing to train",
                 "default"},
         Mistake{"model", "precision = \"nf4\"",
@@ -339,14 +339,20 @@ train::RunOptions unusual() {
   o.dataset.max_upscale = 1.5;
   o.dataset.buckets = true;
   o.dataset.bucket_step = 32;
-  o.lora = {3,
+  o.lora = {"dora",
+            3,
             1. / 3,
             {"*.attn.to_q", "single_blocks.*"},
             {"*.{3-7}.*"},
             {"*.attn.to_q = 5"},
             true,
+            0.125,
+            "input",
             "/some/lora.safetensors",
-            "gaussian"};
+            "gaussian",
+            "gd",
+            9,
+            3};
   o.train.steps = 12345678;
   o.train.batch_size = 2;
   o.train.accumulation = 3;

@@ -126,7 +126,7 @@ class AdapterFile : public ::testing::Test {
   /// Fills every B with random numbers.
   void randomise_b(AdapterSet& set) {
     for (const Segment& segment : set.segments()) {
-      if (segment.is_a) continue;
+      if (segment.role == Role::a) continue;
       HostTensor m(DType::f32, {segment.rows, segment.columns});
       Philox random(9, Draw::init, static_cast<uint32_t>(segment.spec));
       for (int64_t i = 0; i < m.view.size(); ++i)
@@ -146,7 +146,7 @@ TEST_F(AdapterFile, InitIsKaimingAndBIsZero) {
       largest = std::max(largest, std::fabs(double{m.view.as<float>()[i]}));
       sum += m.view.as<float>()[i];
     }
-    if (!segment.is_a) {
+    if (segment.role == Role::b) {
       EXPECT_EQ(largest, 0);
       continue;
     }

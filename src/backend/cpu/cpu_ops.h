@@ -67,6 +67,14 @@ class CpuOps final : public Ops {
   void quick_gelu_bwd(const Tensor& dx, const Tensor& dy, const Tensor& x) override;
   void gelu_gate(const Tensor& y, const Tensor& gate, const Tensor& up) override;
 
+  // adapters.cpp
+  void dropout(const Tensor& x, const DropoutOptions& options) override;
+  void dora_gain(const Tensor& gain, const Tensor& scaled_b, const Tensor& magnitude,
+                 const RowNorms& norms) override;
+  void dora_scale(const Tensor& y, const Tensor& bias, const DoraScale& dora) override;
+  void dora_scale_bwd(const Tensor& dy, const Tensor& d_magnitude, const Tensor& y,
+                      const Tensor& bias, const DoraScale& dora) override;
+
   // embed.cpp
   void embed(const Tensor& y, const Tensor& ids, const Tensor& table) override;
   void timestep_embed(const Tensor& y, const Tensor& t) override;

@@ -13,7 +13,7 @@ AttentionOptions attention_options(const Sizes& z) {
 
 // (B, T, ΣR) of the flat scratch.
 Tensor rank_scratch(const Sizes& z, const Scratch& scratch, const AdaptedLinear& layer) {
-  const int64_t ranks = layer.total_rank();
+  const int64_t ranks = layer.kept_columns();
   if (ranks == 0) return {};
   return scratch.d_t.slice(0, 0, z.B * z.T * ranks).reshaped({z.B, z.T, ranks});
 }
@@ -43,7 +43,7 @@ void backward(Ops& op, const Sizes& z, const Layer& w, const Saved& s, const Ten
               const Scratch& scratch, bool stop) {
   const auto linear_bwd = [&](const Tensor& d_in, Grad mode, const Tensor& d_out, const Tensor& t,
                               const Tensor& in, const AdaptedLinear& layer) {
-    adapted_linear_bwd(op, d_in, mode, rank_scratch(z, scratch, layer), d_out, t, in, layer);
+    adapted_linear_bwd(op, d_in, mode, rank_scratch(z, scratch, layer), d_out, {{}, t, in, &layer});
   };
   linear_bwd(scratch.d_g, Grad::overwrite, dx, s.fc2_t, s.g, w.fc2);
   op.quick_gelu_bwd(scratch.d_u, scratch.d_g, s.u);

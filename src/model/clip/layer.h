@@ -48,12 +48,12 @@ struct Saved {
     f("n2", n2, wide, z.act);
     f("u", u, Shape{z.B, z.T, z.F}, z.act);
     f("g", g, Shape{z.B, z.T, z.F}, z.act);
-    f("q_t", q_t, Shape{z.B, z.T, w.q.total_rank()}, z.act);
-    f("k_t", k_t, Shape{z.B, z.T, w.k.total_rank()}, z.act);
-    f("v_t", v_t, Shape{z.B, z.T, w.v.total_rank()}, z.act);
-    f("out_t", out_t, Shape{z.B, z.T, w.out.total_rank()}, z.act);
-    f("fc1_t", fc1_t, Shape{z.B, z.T, w.fc1.total_rank()}, z.act);
-    f("fc2_t", fc2_t, Shape{z.B, z.T, w.fc2.total_rank()}, z.act);
+    f("q_t", q_t, Shape{z.B, z.T, w.q.kept_columns()}, z.act);
+    f("k_t", k_t, Shape{z.B, z.T, w.k.kept_columns()}, z.act);
+    f("v_t", v_t, Shape{z.B, z.T, w.v.kept_columns()}, z.act);
+    f("out_t", out_t, Shape{z.B, z.T, w.out.kept_columns()}, z.act);
+    f("fc1_t", fc1_t, Shape{z.B, z.T, w.fc1.kept_columns()}, z.act);
+    f("fc2_t", fc2_t, Shape{z.B, z.T, w.fc2.kept_columns()}, z.act);
   }
 };
 

@@ -60,7 +60,7 @@ void ClipText::describe(Arena& arena) {
   };
   int64_t widest_rank = 0;
   weights_.visit_linears([&](const std::string&, AdaptedLinear& linear) {
-    widest_rank = std::max(widest_rank, linear.total_rank());
+    widest_rank = std::max(widest_rank, linear.kept_columns());
   });
   ids_ = arena.take(kWorkspace, DType::i32, {z_.B, z_.T});
   position_rows_ = arena.take(kWorkspace, z_.act, {z_.B, z_.T, z_.C});

@@ -11,26 +11,32 @@ AttentionOptions joint_attention(const Sizes& z) {
   return {.heads = z.H, .scale = 1 / std::sqrt(static_cast<double>(z.K))};
 }
 
-/// One linear layer of both streams; x and y are joint (B, S, C) tensors.
-void linear_streams(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& y, const Tensor& x,
-                    AdaptedLinear DoubleStream::* layer, const DoubleSaved& s,
-                    Tensor DoubleSaved::PerStream::* t) {
-  std::array<AdaptedCall, 2> calls;
-  for (Stream st : kStreams)
-    calls[st] = {z.of(st, y), s.stream[st].*t, z.of(st, x), &(w.stream[st].*layer)};
+/// One linear layer of both streams: joint (B, S, C) tensors y and x, and which layer it is.
+struct BothStreams {
+  Tensor y, x;
+  AdaptedLinear DoubleStream::* layer;
+  Tensor DoubleSaved::PerStream::* t;
+
+  AdaptedCall of(Stream st, const Sizes& z, const DoubleBlock& w, const DoubleSaved& s) const {
+    return {z.of(st, y), s.stream[st].*t, z.of(st, x), &(w.stream[st].*layer)};
+  }
+};
+
+void linear_streams(Ops& op, const Sizes& z, const DoubleBlock& w, const DoubleSaved& s,
+                    const BothStreams& both) {
+  const AdaptedCall calls[] = {both.of(txt, z, w, s), both.of(img, z, w, s)};
   adapted_linear_group(op, calls);
 }
 
 /// Its mirror: dx = dy W + adapters, joint tensors.
-void linear_streams_bwd(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& dx,
-                        const Tensor& dy, const Tensor& x, AdaptedLinear DoubleStream::* layer,
-                        const DoubleSaved& s, Tensor DoubleSaved::PerStream::* t,
+void linear_streams_bwd(Ops& op, const Sizes& z, const DoubleBlock& w, const DoubleSaved& s,
+                        const BothStreams& both, const Tensor& dx, const Tensor& dy,
                         const Scratch& scratch) {
   for (Stream st : kStreams) {
-    const AdaptedLinear& l = w.stream[st].*layer;
+    const AdaptedCall call = both.of(st, z, w, s);
     adapted_linear_bwd(op, z.of(st, dx), Grad::overwrite,
-                       scratch.dt(z.B, z.tokens(st), l.total_rank()), z.of(st, dy), s.stream[st].*t,
-                       z.of(st, x), l);
+                       scratch.dt(z.B, z.tokens(st), call.layer->kept_columns()), z.of(st, dy),
+                       call);
   }
 }
 
@@ -53,7 +59,7 @@ void forward(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& x, con
                               z.of(st, before.y), before.gate[st], p.shift1(), p.scale1());
   }
   if (has(todo, Stage::project))
-    linear_streams(op, z, w, s.qkv, s.h1, &D::qkv, s, &P::qkv_t);  // (B, S, 3D)
+    linear_streams(op, z, w, s, {s.qkv, s.h1, &D::qkv, &P::qkv_t});  // (B, S, 3D)
   if (has(todo, Stage::rotate)) {
     for (Stream st : kStreams) {
       const Tensor pe = st == txt ? c.pe.slice(0, 0, z.M) : c.pe.slice(0, z.M, z.N());
@@ -65,7 +71,7 @@ void forward(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& x, con
   if (has(todo, Stage::attend))
     op.attention(s.attn, s.lse, s.q, s.k, s.qkv.columns(2 * z.D, z.D), joint_attention(z));
   if (has(todo, Stage::merge))
-    linear_streams(op, z, w, s.y1, s.attn, &D::proj, s, &P::proj_t);  // (B, S, D)
+    linear_streams(op, z, w, s, {s.y1, s.attn, &D::proj, &P::proj_t});  // (B, S, D)
   if (has(todo, Stage::renorm)) {
     // Without the projection x2 is there already, and only its norm is made again.
     const bool add = has(todo, Stage::merge);
@@ -77,10 +83,10 @@ void forward(Ops& op, const Sizes& z, const DoubleBlock& w, const Tensor& x, con
     }
   }
   if (has(todo, Stage::expand))
-    linear_streams(op, z, w, s.u, s.h2, &D::mlp0, s, &P::mlp0_t);  // (B, S, F)
+    linear_streams(op, z, w, s, {s.u, s.h2, &D::mlp0, &P::mlp0_t});  // (B, S, F)
   if (has(todo, Stage::activate)) op.gelu_tanh(s.g, s.u);
   if (has(todo, Stage::contract))
-    linear_streams(op, z, w, s.y2, s.g, &D::mlp2, s, &P::mlp2_t);  // (B, S, D)
+    linear_streams(op, z, w, s, {s.y2, s.g, &D::mlp2, &P::mlp2_t});  // (B, S, D)
 }
 
 void remake(Ops& op, const Sizes& z, const DoubleBlock& w, const Conditioning& c, DoubleSaved& s,
@@ -104,9 +110,9 @@ void backward(Ops& op, const Sizes& z, const DoubleBlock& w, const Pending& befo
   const Tensor d_u = scratch.d_wide.columns(0, z.F);
 
   // feed
-  linear_streams_bwd(op, z, w, d_u, scratch.d_y, s.g, &D::mlp2, s, &P::mlp2_t, scratch);
+  linear_streams_bwd(op, z, w, s, {s.y2, s.g, &D::mlp2, &P::mlp2_t}, d_u, scratch.d_y, scratch);
   op.gelu_tanh_bwd(d_u, d_u, s.u);
-  linear_streams_bwd(op, z, w, scratch.d_h, d_u, s.h2, &D::mlp0, s, &P::mlp0_t, scratch);
+  linear_streams_bwd(op, z, w, s, {s.u, s.h2, &D::mlp0, &P::mlp0_t}, scratch.d_h, d_u, scratch);
   // merge
   for (Stream st : kStreams) {
     const P& p = s.stream[st];
@@ -114,7 +120,7 @@ void backward(Ops& op, const Sizes& z, const DoubleBlock& w, const Pending& befo
                                 d_mod(st, 4), z.of(st, scratch.d_h), z.of(st, s.x2),
                                 z.of(st, s.stats2), p.scale2(), z.of(st, s.y1), p.gate1());
   }
-  linear_streams_bwd(op, z, w, scratch.d_attn, scratch.d_y, s.attn, &D::proj, s, &P::proj_t,
+  linear_streams_bwd(op, z, w, s, {s.y1, s.attn, &D::proj, &P::proj_t}, scratch.d_attn, scratch.d_y,
                      scratch);
   // attend
   op.attention_bwd(scratch.dq, scratch.dk, d_qkv.columns(2 * z.D, z.D), scratch.d_attn, s.attn,
@@ -126,7 +132,7 @@ void backward(Ops& op, const Sizes& z, const DoubleBlock& w, const Pending& befo
     op.qk_norm_rope_bwd(z.of(st, d_qkv), z.of(st, scratch.dq), z.of(st, scratch.dk),
                         z.of(st, s.qkv), norm.query_norm, norm.key_norm, pe, z.H);
   }
-  linear_streams_bwd(op, z, w, scratch.d_h, d_qkv, s.h1, &D::qkv, s, &P::qkv_t, scratch);
+  linear_streams_bwd(op, z, w, s, {s.qkv, s.h1, &D::qkv, &P::qkv_t}, scratch.d_h, d_qkv, scratch);
   for (Stream st : kStreams) {
     const P& p = s.stream[st];
     const Tensor d_y = before.y ? z.of(st, scratch.d_y) : Tensor{};
@@ -135,8 +141,8 @@ void backward(Ops& op, const Sizes& z, const DoubleBlock& w, const Pending& befo
         z.of(st, s.x1), z.of(st, s.stats1), p.scale1(), z.of(st, before.y), before.gate[st]);
     if (d.d_mod[st])
       adapted_linear_bwd(op, d.d_silu_vec, Grad::accumulate,
-                         scratch.dt(z.B, 0, w.stream[st].mod.total_rank()), d.d_mod[st], p.mod_t,
-                         c.silu_vec, w.stream[st].mod);
+                         scratch.dt(z.B, 0, w.stream[st].mod.kept_columns()), d.d_mod[st],
+                         {p.mod, p.mod_t, c.silu_vec, &w.stream[st].mod});
   }
 }
 

@@ -42,7 +42,7 @@ struct DoubleSaved {
   template <typename F>
   void visit(const Sizes& z, const DoubleBlock& w, const Kept& kept, F&& f) {
     const Lives x2_lives = kept.level >= Keep::products ? Lives::on : Lives::to_next;
-    f("y2", y2, {z.B, z.S(), z.D}, z.act, kept.for_gates(Lives::to_next));
+    f("y2", y2, {z.B, z.S(), z.D}, z.act, kept.output(Lives::to_next));
     for (Stream s : kStreams) {
       const DoubleStream& ws = w.stream[s];
       PerStream& p = stream[s];
@@ -50,11 +50,11 @@ struct DoubleSaved {
       const int64_t T = z.tokens(s);
       const Lives products = kept.from(Keep::products);
       f(name + "mod", p.mod, {z.B, 6 * z.D}, z.act, Lives::on);
-      f(name + "mod_t", p.mod_t, {z.B, ws.mod.total_rank()}, z.act, Lives::on);
-      f(name + "qkv_t", p.qkv_t, {z.B, T, ws.qkv.total_rank()}, z.act, products);
-      f(name + "proj_t", p.proj_t, {z.B, T, ws.proj.total_rank()}, z.act, products);
-      f(name + "mlp0_t", p.mlp0_t, {z.B, T, ws.mlp0.total_rank()}, z.act, products);
-      f(name + "mlp2_t", p.mlp2_t, {z.B, T, ws.mlp2.total_rank()}, z.act, Lives::on);
+      f(name + "mod_t", p.mod_t, {z.B, ws.mod.kept_columns()}, z.act, Lives::on);
+      f(name + "qkv_t", p.qkv_t, {z.B, T, ws.qkv.kept_columns()}, z.act, products);
+      f(name + "proj_t", p.proj_t, {z.B, T, ws.proj.kept_columns()}, z.act, products);
+      f(name + "mlp0_t", p.mlp0_t, {z.B, T, ws.mlp0.kept_columns()}, z.act, products);
+      f(name + "mlp2_t", p.mlp2_t, {z.B, T, ws.mlp2.kept_columns()}, z.act, Lives::on);
     }
     f("x1", x1, {z.B, z.S(), z.D}, z.act, Lives::on);
     f("stats1", stats1, {z.B, z.S(), 2}, z.stat(), kept.from(Keep::all));
@@ -64,7 +64,7 @@ struct DoubleSaved {
     f("k", k, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));
     f("attn", attn, {z.B, z.S(), z.D}, z.act, kept.from(Keep::attention));
     f("lse", lse, {z.B, z.H, z.S()}, z.stat(), kept.from(Keep::attention));
-    f("y1", y1, {z.B, z.S(), z.D}, z.act, kept.for_gates(Lives::in_block));
+    f("y1", y1, {z.B, z.S(), z.D}, z.act, kept.output(Lives::in_block));
     f("x2", x2, {z.B, z.S(), z.D}, z.act, x2_lives);
     f("stats2", stats2, {z.B, z.S(), 2}, z.stat(), kept.from(Keep::all));
     f("h2", h2, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));

@@ -20,12 +20,12 @@ void mlp_backward(Ops& op, const Sizes& z, const MlpEmbedder& w, const Tensor& d
   const bool behind = dx || w.in_layer.trains();
   if (!behind && !w.out_layer.trains()) return;
   adapted_linear_bwd(op, behind ? d.d_mlp : Tensor{}, Grad::overwrite,
-                     scratch.dt(z.B, 0, w.out_layer.total_rank()), d.d_vec, s.out_t, s.a,
-                     w.out_layer);
+                     scratch.dt(z.B, 0, w.out_layer.kept_columns()), d.d_vec,
+                     {s.y, s.out_t, s.a, &w.out_layer});
   if (!behind) return;
   op.silu_bwd(d.d_mlp, d.d_mlp, s.u, Grad::overwrite);
-  adapted_linear_bwd(op, dx, Grad::overwrite, scratch.dt(z.B, 0, w.in_layer.total_rank()), d.d_mlp,
-                     s.in_t, x, w.in_layer);
+  adapted_linear_bwd(op, dx, Grad::overwrite, scratch.dt(z.B, 0, w.in_layer.kept_columns()),
+                     d.d_mlp, {s.u, s.in_t, x, &w.in_layer});
 }
 
 }  // namespace
@@ -48,10 +48,10 @@ void forward(Ops& op, const Sizes& z, const Weights& w, const Inputs& in, EmbedS
 
 void backward(Ops& op, const Sizes& z, const Weights& w, const Inputs& in, const EmbedSaved& s,
               const EmbedGrads& d, const Scratch& scratch) {
-  adapted_linear_bwd(op, {}, Grad::ignore, scratch.dt(z.B, z.M, w.txt_in.total_rank()),
-                     z.of(txt, d.dx), s.txt_t, in.txt, w.txt_in);
-  adapted_linear_bwd(op, {}, Grad::ignore, scratch.dt(z.B, z.N(), w.img_in.total_rank()),
-                     z.of(img, d.dx), s.img_t, in.img, w.img_in);
+  adapted_linear_bwd(op, {}, Grad::ignore, scratch.dt(z.B, z.M, w.txt_in.kept_columns()),
+                     z.of(txt, d.dx), {{}, s.txt_t, in.txt, &w.txt_in});
+  adapted_linear_bwd(op, {}, Grad::ignore, scratch.dt(z.B, z.N(), w.img_in.kept_columns()),
+                     z.of(img, d.dx), {{}, s.img_t, in.img, &w.img_in});
   if (!d.d_silu_vec) return;
   op.silu_bwd(d.d_vec, d.d_silu_vec, s.vec, Grad::overwrite);
   mlp_backward(op, z, w.vector_in, d.d_pooled, in.pooled, s.vector, d, scratch);

@@ -43,8 +43,8 @@ struct EmbedSaved {
       f(name + ".u", s.u, {z.B, z.D}, z.act);
       f(name + ".a", s.a, {z.B, z.D}, z.act);
       f(name + ".y", s.y, {z.B, z.D}, z.act);
-      f(name + ".in_t", s.in_t, {z.B, e.in_layer.total_rank()}, z.act);
-      f(name + ".out_t", s.out_t, {z.B, e.out_layer.total_rank()}, z.act);
+      f(name + ".in_t", s.in_t, {z.B, e.in_layer.kept_columns()}, z.act);
+      f(name + ".out_t", s.out_t, {z.B, e.out_layer.kept_columns()}, z.act);
     };
     mlp("time_in", time, w.time_in, true);
     mlp("guidance_in", guidance, w.guidance_in, true);
@@ -52,8 +52,8 @@ struct EmbedSaved {
     f("vec", vec, {z.B, z.D}, z.act);
     f("silu_vec", silu_vec, {z.B, z.D}, z.act);
     f("x", x, {z.B, z.S(), z.D}, z.act);
-    f("img_t", img_t, {z.B, z.N(), w.img_in.total_rank()}, z.act);
-    f("txt_t", txt_t, {z.B, z.M, w.txt_in.total_rank()}, z.act);
+    f("img_t", img_t, {z.B, z.N(), w.img_in.kept_columns()}, z.act);
+    f("txt_t", txt_t, {z.B, z.M, w.txt_in.kept_columns()}, z.act);
   }
 };
 

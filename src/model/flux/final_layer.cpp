@@ -16,8 +16,8 @@ void backward(Ops& op, const Sizes& z, const FinalLayer& w, const Tensor& d_pred
               const Pending& before, const Conditioning& c, const FinalSaved& s,
               const BlockGrads& d, const Scratch& scratch) {
   const Tensor d_h = z.of(img, scratch.d_h);
-  adapted_linear_bwd(op, d_h, Grad::overwrite, scratch.dt(z.B, z.N(), w.linear.total_rank()),
-                     d_prediction, s.t, s.h, w.linear);
+  adapted_linear_bwd(op, d_h, Grad::overwrite, scratch.dt(z.B, z.N(), w.linear.kept_columns()),
+                     d_prediction, {{}, s.t, s.h, &w.linear});
   op.fill(d.dx, 0);
   if (before.y) op.fill(z.of(txt, scratch.d_y), 0);
   // A gate of the text stream's own (no single block before the head) sees no gradient.
@@ -31,8 +31,8 @@ void backward(Ops& op, const Sizes& z, const FinalLayer& w, const Tensor& d_pred
                               s.stats, s.scale(), z.of(img, before.y), before.gate[img]);
   if (d.d_mod[0])
     adapted_linear_bwd(op, d.d_silu_vec, Grad::accumulate,
-                       scratch.dt(z.B, 0, w.modulation.total_rank()), d_mod(0, 2 * z.D), s.mod_t,
-                       c.silu_vec, w.modulation);
+                       scratch.dt(z.B, 0, w.modulation.kept_columns()), d_mod(0, 2 * z.D),
+                       {s.mod, s.mod_t, c.silu_vec, &w.modulation});
 }
 
 }  // namespace fluxlora::flux

@@ -21,8 +21,8 @@ struct FinalSaved {
   template <typename F>
   void visit(const Sizes& z, const FinalLayer& w, F&& f) {
     f("mod", mod, {z.B, 2 * z.D}, z.act);
-    f("mod_t", mod_t, {z.B, w.modulation.total_rank()}, z.act);
-    f("t", t, {z.B, z.N(), w.linear.total_rank()}, z.act);
+    f("mod_t", mod_t, {z.B, w.modulation.kept_columns()}, z.act);
+    f("t", t, {z.B, z.N(), w.linear.kept_columns()}, z.act);
     f("x1", x1, {z.B, z.N(), z.D}, z.act);
     f("stats", stats, {z.B, z.N(), 2}, z.stat());
     f("h", h, {z.B, z.N(), z.D}, z.act);

@@ -63,8 +63,8 @@ void backward(Ops& op, const Sizes& z, const SingleBlock& w, const Pending& befo
   const Tensor& d_cat = scratch.d_cat;  // (B, S, D + F)
 
   // feed
-  adapted_linear_bwd(op, d_cat, Grad::overwrite, scratch.dt(z.B, z.S(), w.linear2.total_rank()),
-                     scratch.d_y, s.t2, s.cat, w.linear2);
+  adapted_linear_bwd(op, d_cat, Grad::overwrite, scratch.dt(z.B, z.S(), w.linear2.kept_columns()),
+                     scratch.d_y, {s.y, s.t2, s.cat, &w.linear2});
   // attend
   op.gelu_tanh_bwd(d_z1.columns(3 * z.D, z.F), d_cat.columns(z.D, z.F), s.z1.columns(3 * z.D, z.F));
   op.attention_bwd(scratch.dq, scratch.dk, d_z1.columns(2 * z.D, z.D), d_cat.columns(0, z.D),
@@ -74,7 +74,8 @@ void backward(Ops& op, const Sizes& z, const SingleBlock& w, const Pending& befo
   op.qk_norm_rope_bwd(d_z1, scratch.dq, scratch.dk, s.z1, w.norm.query_norm, w.norm.key_norm, c.pe,
                       z.H);
   adapted_linear_bwd(op, scratch.d_h, Grad::overwrite,
-                     scratch.dt(z.B, z.S(), w.linear1.total_rank()), d_z1, s.t1, s.h, w.linear1);
+                     scratch.dt(z.B, z.S(), w.linear1.kept_columns()), d_z1,
+                     {s.z1, s.t1, s.h, &w.linear1});
   std::array<PendingPart, 2> storage;
   const auto parts = pending_parts(z, before, storage);
   for (const PendingPart& p : parts) {
@@ -91,8 +92,8 @@ void backward(Ops& op, const Sizes& z, const SingleBlock& w, const Pending& befo
   }
   if (d.d_mod[0])
     adapted_linear_bwd(op, d.d_silu_vec, Grad::accumulate,
-                       scratch.dt(z.B, 0, w.modulation.total_rank()),
-                       d.d_mod[0].columns(0, 3 * z.D), s.mod_t, c.silu_vec, w.modulation);
+                       scratch.dt(z.B, 0, w.modulation.kept_columns()),
+                       d.d_mod[0].columns(0, 3 * z.D), {s.mod, s.mod_t, c.silu_vec, &w.modulation});
 }
 
 }  // namespace fluxlora::flux

@@ -31,11 +31,11 @@ struct SingleSaved {
   /// f(name, tensor, shape, dtype, lives) for each; sizes of the adapters come from the block.
   template <typename F>
   void visit(const Sizes& z, const SingleBlock& w, const Kept& kept, F&& f) {
-    f("y", y, {z.B, z.S(), z.D}, z.act, kept.for_gates(Lives::to_next));
+    f("y", y, {z.B, z.S(), z.D}, z.act, kept.output(Lives::to_next));
     f("mod", mod, {z.B, 3 * z.D}, z.act, Lives::on);
-    f("mod_t", mod_t, {z.B, w.modulation.total_rank()}, z.act, Lives::on);
-    f("t1", t1, {z.B, z.S(), w.linear1.total_rank()}, z.act, kept.from(Keep::products));
-    f("t2", t2, {z.B, z.S(), w.linear2.total_rank()}, z.act, Lives::on);
+    f("mod_t", mod_t, {z.B, w.modulation.kept_columns()}, z.act, Lives::on);
+    f("t1", t1, {z.B, z.S(), w.linear1.kept_columns()}, z.act, kept.from(Keep::products));
+    f("t2", t2, {z.B, z.S(), w.linear2.kept_columns()}, z.act, Lives::on);
     f("x1", x1, {z.B, z.S(), z.D}, z.act, Lives::on);
     f("stats", stats, {z.B, z.S(), 2}, z.stat(), kept.from(Keep::all));
     f("h", h, {z.B, z.S(), z.D}, z.act, kept.from(Keep::all));

@@ -37,6 +37,9 @@ Workspace::Workspace(Transformer& model, const Sizes& sizes, const WorkspaceOpti
     for (const DoubleBlock& b : w.double_blocks)
       d_modulation_ |= b.stream[txt].mod.trains() || b.stream[img].mod.trains();
     for (const SingleBlock& b : w.single_blocks) d_modulation_ |= b.modulation.trains();
+    visit_linears(w, [&](const std::string&, const AdaptedLinear& l) {
+      dora_ |= l.trains() && l.adapters.front().dora;
+    });
   }
   const auto slots = [&](size_t blocks) {
     return options_.training ? blocks : std::min<size_t>(blocks, 2);
@@ -68,7 +71,7 @@ std::map<std::string, int64_t> Workspace::owners() const {
 
 Kept Workspace::kept(size_t block) const {
   if (!options_.training) return {};
-  return {options_.keep.empty() ? Keep::all : options_.keep[block], d_modulation_};
+  return {options_.keep.empty() ? Keep::all : options_.keep[block], d_modulation_ || dora_};
 }
 
 void Workspace::describe(Arena& arena, Arena& to_next, Arena& in_block) {
@@ -106,8 +109,9 @@ void Workspace::describe(Arena& arena, Arena& to_next, Arena& in_block) {
   if (!options_.training) return;
 
   int64_t widest = 0;
-  visit_linears(
-      w, [&](const std::string&, AdaptedLinear& l) { widest = std::max(widest, l.total_rank()); });
+  visit_linears(w, [&](const std::string&, AdaptedLinear& l) {
+    widest = std::max(widest, l.kept_columns());
+  });
   scratch_.visit(z_, widest, d_modulation_, take("gradients of activations"));
   const auto grad = take("gradients of activations");
   one(d_prediction_, {z_.B, z_.N(), config.in_channels}, z_.act);

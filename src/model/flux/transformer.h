@@ -102,7 +102,7 @@ class Workspace {
   Transformer& model_;
   Sizes z_;
   WorkspaceOptions options_;
-  bool d_vec_ = false, d_modulation_ = false;
+  bool d_vec_ = false, d_modulation_ = false, dora_ = false;
   Arena arena_, to_next_, in_block_;
   Inputs inputs_;
   Tensor prediction_, d_prediction_, d_pooled_;

@@ -98,14 +98,14 @@ enum class Lives {
   in_block  ///< within the block's forward, and again within its backward: likewise
 };
 
-/// What a block keeps. `gates`: also what only the gradients of gates need, because modulation
-/// trains.
+/// What a block keeps. `outputs`: also the outputs that only the gradients of gates or of DoRA's
+/// magnitudes need.
 struct Kept {
   Keep level = Keep::all;
-  bool gates = true;
+  bool outputs = true;
 
   Lives from(Keep first) const { return level >= first ? Lives::on : Lives::in_block; }
-  Lives for_gates(Lives otherwise) const { return gates ? Lives::on : otherwise; }
+  Lives output(Lives otherwise) const { return outputs ? Lives::on : otherwise; }
 };
 
 /// A range of tokens whose pending output has one gate.

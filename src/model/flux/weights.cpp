@@ -32,14 +32,14 @@ struct Place {
   size_t block;  ///< double blocks first
 };
 
-std::optional<Place> place_of(const std::string& bfl, const Config& config) {
+std::optional<Place> place_of(const std::string& bfl, int64_t depth) {
   constexpr std::string_view kDouble = "double_blocks.", kSingle = "single_blocks.";
   const bool single = bfl.starts_with(kSingle);
   if (!single && !bfl.starts_with(kDouble)) return {};
   const auto n = std::stoul(bfl.substr(kDouble.size()));
   const bool modulation = bfl.ends_with("mod.lin") || bfl.ends_with("modulation.lin");
   return Place{modulation ? Part::modulation : Part::body,
-               n + (single ? static_cast<size_t>(config.depth) : 0)};
+               n + (single ? static_cast<size_t>(depth) : 0)};
 }
 
 Weight take_matrix(Arena& arena, WeightFormat format, int64_t out, int64_t in) {
@@ -61,7 +61,7 @@ void describe(Weights& weights, const Config& config, DType act, WeightFormat fo
     weights.guidance_in.in_layer.weight.values = Tensor(element_type(format), {1, 1}, &weights);
   visit_linears(weights, [&](const std::string& name, AdaptedLinear& layer) {
     const LinearName& size = sizes.at(name);
-    layer.weight = take_matrix(arena(place_of(name, config)), format, size.out, size.in);
+    layer.weight = take_matrix(arena(place_of(name, config.depth)), format, size.out, size.in);
     layer.bias = arena({}).take(kOwner, act, {size.out});
   });
   visit_norms(weights, [&](Tensor& norm) { norm = arena({}).take(kOwner, act, {config.K}); });
@@ -157,7 +157,7 @@ void LoadedWeights::upload(Device& device, const TensorSource& source, const Con
       if (number) image.emplace(store(p).host(*number).data(), store(p).host(*number).bytes());
     }
   visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
-    const std::optional<Place> place = place_of(bfl, config);
+    const std::optional<Place> place = place_of(bfl, config.depth);
     std::optional<Arena>* image =
         place ? &images[static_cast<size_t>(place->part)][place->block] : nullptr;
     if (image && *image) {
@@ -180,6 +180,26 @@ void LoadedWeights::lease(Part part, size_t n) {
 
 void LoadedWeights::release(Part part, size_t n, Walk walk) {
   if (const auto number = piece(part, n)) store(part).release(*number, walk);
+}
+
+void LoadedWeights::visit_resident(
+    const std::function<void(const std::string&, AdaptedLinear&)>& f) {
+  constexpr size_t kNone = static_cast<size_t>(-1);
+  size_t here = kNone;
+  const auto go_to = [&](size_t block) {
+    if (block == here) return;
+    for (const Part part : kParts) {
+      if (here != kNone) release(part, here, {});
+      if (block != kNone) lease(part, block);
+    }
+    here = block;
+  };
+  const auto depth = static_cast<int64_t>(weights_.double_blocks.size());
+  visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
+    if (const auto place = place_of(bfl, depth)) go_to(place->block);
+    f(bfl, layer);
+  });
+  go_to(kNone);
 }
 
 int64_t LoadedWeights::device_bytes() const {

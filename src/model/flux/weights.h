@@ -4,6 +4,7 @@
 
 #include <array>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -147,6 +148,10 @@ class LoadedWeights {
   /// release. Free for what stays.
   void lease(Part part, size_t n);
   void release(Part part, size_t n, Walk walk);
+
+  /// Calls f(BFL name, layer) for every linear layer, in the model's order, while operations find
+  /// its matrix on the device.
+  void visit_resident(const std::function<void(const std::string&, AdaptedLinear&)>& f);
 
   /// What the weights take on the device, and in the host's pinned memory.
   int64_t device_bytes() const;
