@@ -16,3 +16,6 @@ pkg_check_modules(YAMLCPP REQUIRED IMPORTED_TARGET yaml-cpp)
 # oneDNN by hand: Debian's own dnnl-config.cmake wants OpenCL's headers, which the CPU does not need.
 find_path(DNNL_INCLUDE_DIR dnnl.h REQUIRED)
 find_library(DNNL_LIBRARY dnnl REQUIRED)
+# dlib: the little that is used of it comes from its static library, which draws in nothing but LAPACK.
+find_path(DLIB_INCLUDE_DIR dlib/image_processing/frontal_face_detector.h REQUIRED)
+find_library(DLIB_LIBRARY NAMES libdlib.a dlib REQUIRED)

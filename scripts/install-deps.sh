@@ -11,7 +11,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config
   libvips-dev libopenblas-dev libdnnl-dev libsentencepiece-dev libprotobuf-dev libutf8proc-dev libssl-dev
-  libcurl4-openssl-dev
+  libcurl4-openssl-dev libdlib-dev
   libcli11-dev libfmt-dev libtomlplusplus-dev libyaml-cpp-dev nlohmann-json3-dev
 )
 for option in "$@"; do

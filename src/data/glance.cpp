@@ -18,37 +18,28 @@ Picture block_means(const Picture& picture, Size blocks) {
         "block_means: blocks");
   Picture means{blocks.width, blocks.height, {}};
   means.rgb.reserve(static_cast<size_t>(means.width) * means.height * 3);
-  const auto edge = [](int64_t cell, int64_t cells, int64_t length) {
-    return cell * length / cells;
+  const auto edge = [](int64_t block, int64_t count, int64_t length) {
+    return block * length / count;
   };
-  std::vector<uint64_t> sums;
+  // Down first: whole rows are added up in vectors.
+  std::vector<uint32_t> columns(static_cast<size_t>(picture.width) * 3);
   for (int row = 0; row < means.height; ++row) {
     const int64_t top = edge(row, means.height, picture.height);
     const int64_t bottom = edge(row + 1, means.height, picture.height);
-    sums.assign(static_cast<size_t>(means.width) * 3, 0);
+    std::fill(columns.begin(), columns.end(), 0);
     for (int64_t y = top; y < bottom; ++y) {
-      const uint8_t* pixel = &picture.rgb[static_cast<size_t>(y * picture.width * 3)];
-      for (int cell = 0; cell < means.width; ++cell) {
-        const int64_t right = edge(cell + 1, means.width, picture.width);
-        uint32_t red = 0, green = 0, blue = 0;
-        for (int64_t x = edge(cell, means.width, picture.width); x < right; ++x, pixel += 3) {
-          red += pixel[0];
-          green += pixel[1];
-          blue += pixel[2];
-        }
-        uint64_t* const sum = &sums[static_cast<size_t>(cell) * 3];
-        sum[0] += red;
-        sum[1] += green;
-        sum[2] += blue;
-      }
+      const uint8_t* const pixels = &picture.rgb[static_cast<size_t>(y) * columns.size()];
+      for (size_t j = 0; j < columns.size(); ++j) columns[j] += pixels[j];
     }
-    for (int cell = 0; cell < means.width; ++cell) {
-      const int64_t width =
-          edge(cell + 1, means.width, picture.width) - edge(cell, means.width, picture.width);
-      const auto count = static_cast<uint64_t>(width * (bottom - top));
-      for (int c = 0; c < 3; ++c)
-        means.rgb.push_back(
-            static_cast<uint8_t>((sums[static_cast<size_t>(cell) * 3 + c] + count / 2) / count));
+    for (int block = 0; block < means.width; ++block) {
+      const int64_t left = edge(block, means.width, picture.width);
+      const int64_t right = edge(block + 1, means.width, picture.width);
+      const auto count = static_cast<uint64_t>((right - left) * (bottom - top));
+      for (int64_t c = 0; c < 3; ++c) {
+        uint64_t sum = count / 2;
+        for (int64_t x = left; x < right; ++x) sum += columns[static_cast<size_t>(3 * x + c)];
+        means.rgb.push_back(static_cast<uint8_t>(sum / count));
+      }
     }
   }
   return means;

@@ -6,6 +6,7 @@
 
 #include "data/glance.h"
 #include "ops/device.h"
+#include "prepare/faces.h"
 #include "prepare/saliency.h"
 
 namespace fluxlora {
@@ -14,6 +15,8 @@ std::string_view word_for(FoundBy found_by) {
   switch (found_by) {
     case FoundBy::you:
       return "you";
+    case FoundBy::face:
+      return "face";
     case FoundBy::saliency:
       return "saliency";
     case FoundBy::attention:
@@ -59,6 +62,22 @@ std::optional<Point> by_saliency(SaliencyNetwork& network, const Picture& pictur
   return Point{*middle * cell, *middle * cell};
 }
 
+/// `box` moved along its free side so that it holds the faces; nothing where there are none.
+std::optional<Box> by_faces(FaceFinder& finder, const Picture& picture, Box box) {
+  const bool across = box.width < picture.width;
+  std::vector<Stretch> faces;
+  for (const Box& head : finder.find(picture))
+    faces.push_back(across ? Stretch{head.x, head.x + head.width}
+                           : Stretch{head.y, head.y + head.height});
+  if (faces.empty()) return std::nullopt;
+  if (across) {
+    box.x = window_around(faces, box.width, picture.width);
+  } else {
+    box.y = window_around(faces, box.height, picture.height);
+  }
+  return box;
+}
+
 std::optional<Point> by_attention(const Picture& picture) {
   const Size size{picture.width, picture.height}, small = attention_size(size);
   const auto point = attention_point(thumbnail(picture, small));
@@ -71,6 +90,7 @@ std::optional<Point> by_attention(const Picture& picture) {
 struct SubjectFinder::Models {
   std::unique_ptr<Device> device = open_device("cpu");
   SaliencyNetwork saliency{*device};
+  FaceFinder faces;
 };
 
 SubjectFinder::SubjectFinder() : models_(std::make_unique<Models>()) {}
@@ -81,6 +101,7 @@ SubjectCrop SubjectFinder::find(const Picture& picture, std::optional<Point> foc
   const Box box = centre_box(size, aspect);
   if (focus) return {centred_on(box, *focus, picture), FoundBy::you};
   if (Size{box.width, box.height} == size) return {box, FoundBy::centre};
+  if (const auto around = by_faces(models_->faces, picture, box)) return {*around, FoundBy::face};
   if (const auto point = by_saliency(models_->saliency, picture, box)) {
     return {centred_on(box, *point, picture), FoundBy::saliency};
   }

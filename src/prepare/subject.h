@@ -12,9 +12,9 @@
 namespace fluxlora {
 
 /// What told where the subject is, the most trusted first.
-enum class FoundBy { you, saliency, attention, centre };
+enum class FoundBy { you, face, saliency, attention, centre };
 
-/// "you", "saliency", "attention", "centre".
+/// "you", "face", "saliency", "attention", "centre".
 std::string_view word_for(FoundBy found_by);
 
 struct SubjectCrop {
@@ -22,9 +22,10 @@ struct SubjectCrop {
   FoundBy found_by = FoundBy::centre;
 };
 
-/// Finds subjects offline: by the point that a person gave, else by a small network of our own,
-/// else by libvips' attention, else in the centre (docs/crop.md). Loads its network once (some ten
-/// milliseconds), and runs it on the CPU. For one thread at a time: have one for each thread.
+/// Finds subjects offline: by the point that a person gave, else by faces, else by a small network
+/// of our own, else by libvips' attention, else in the centre (docs/crop.md). Loads its models once
+/// (some ten milliseconds), and runs them on the CPU. For one thread at a time: have one for each
+/// thread.
 class SubjectFinder {
  public:
   SubjectFinder();

@@ -45,7 +45,7 @@ def test_crops_hold_their_subject(tmp_path):
     assert share(found, ours) >= ENOUGH
     assert share(found, centre) < 0.5, "the pictures are no test: the centre would do"
     for (width, height), _, (x, y, w, h), found_by in found:
-        assert found_by in ("saliency", "attention")
+        assert found_by in ("face", "saliency", "attention")
         assert w == h == min(width, height) and 0 <= x <= width - w and 0 <= y <= height - h
 
 

@@ -8,6 +8,7 @@
 
 #include "base/parallel.h"
 #include "data/glance.h"
+#include "prepare/faces.h"
 
 namespace fluxlora {
 namespace {
@@ -98,6 +99,25 @@ TEST(Subject, FindersOfSeveralThreadsSayWhatOneSays) {
     // A product of many threads is cut otherwise than one of a single thread, and may round so.
     EXPECT_NEAR(together[static_cast<size_t>(i)].x, finder.find(picture(i)).box.x, 1) << i;
   }
+}
+
+TEST(Faces, AWindowHoldsTheLargestAndCutsNone) {
+  EXPECT_EQ(window_around({{40, 60}}, 100, 300), 0);
+  EXPECT_EQ(window_around({{140, 160}}, 100, 300), 100);
+  EXPECT_EQ(window_around({{290, 300}}, 100, 300), 200);
+  // Both fit: in the middle of both.
+  EXPECT_EQ(window_around({{100, 130}, {150, 170}}, 100, 300), 85);
+  // The second does not fit with the first. From 95 it would be cut, from 90 not.
+  EXPECT_EQ(window_around({{120, 170}, {190, 225}}, 100, 300), 90);
+  // As wide as the window, and wider: the middle of it.
+  EXPECT_EQ(window_around({{50, 150}, {140, 170}}, 100, 300), 50);
+  EXPECT_EQ(window_around({{50, 170}}, 100, 300), 60);
+}
+
+TEST(Faces, NothingIsNoFace) {
+  FaceFinder finder;
+  EXPECT_TRUE(finder.find(Picture{1, 1, {1, 2, 3}}).empty());
+  EXPECT_TRUE(finder.find(disc_on_grey(400, 200, {100, 50, 100, 100})).empty());
 }
 
 TEST(Subject, ALargePictureGivesTheCropOfItsThumbnail) {
