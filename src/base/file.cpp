@@ -46,7 +46,9 @@ class Descriptor {
 Error cannot_read(const fs::path& path, int code) {
   if (code == ENOENT || code == ENOTDIR)
     return bad_input(path.string(), "does not exist", "check the path");
-  if (code == ENAMETOOLONG || code == ELOOP)
+  if (code == ELOOP)
+    return bad_input(path.string(), "is a link that leads in a circle", "remove it");
+  if (code == ENAMETOOLONG)
     return bad_input(path.string(), "is not a usable path", "check the path");
   if (code == EACCES || code == EPERM)
     return environment_error(path.string(), "may not be read", "check its permissions");

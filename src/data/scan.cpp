@@ -186,7 +186,8 @@ std::optional<fs::path> mask_file(const fs::path& folder, const fs::path& pictur
   for (const std::string_view ending : kPictureEndings) {
     fs::path path = folder / picture.filename();
     path.replace_extension(ending);
-    if (fs::exists(path, code)) return path;
+    // A link that leads nowhere is a mask too, one that cannot be read.
+    if (fs::exists(fs::symlink_status(path, code))) return path;
   }
   return std::nullopt;
 }

@@ -5,12 +5,14 @@ person who edits its files gets."""
 import io
 import json
 import pathlib
+import subprocess
 
 import numpy as np
 import picture_files as files
 import pytest
 import skimage
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFilter, ImageOps
+from programs import program
 
 PHOTOS = pathlib.Path(skimage.__file__).parent / "data"
 SIDE = 128
@@ -132,3 +134,25 @@ def test_a_crop_is_lanczos_of_the_box(fluxlora, tmp_path):
     wanted = np.asarray(image.crop(place).resize((SIDE, SIDE), Image.LANCZOS), int)
     difference = np.abs(np.asarray(Image.open(out / "cat.png"), int) - wanted)
     assert difference.mean() < 0.5 and difference.max() <= 6
+
+
+def test_a_picture_as_phones_write_it(fluxlora, tmp_path):
+    """phone.heic: the landscape that a sensor gives, turned by HEIF's own box and by EXIF's orientation (which must not
+    turn it again), in Display P3, HEVC with halved chroma. libheif wrote it from the pixels below. Where no decoder is
+    installed, the person reads which package has it."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (photos / "IMG_0412.HEIC").write_bytes((pathlib.Path(__file__).parent / "phone.heic").read_bytes())
+    done = subprocess.run([program("fluxlora"), "prepare", photos, "--output", out, "--resolution", str(SIDE)],
+                          capture_output=True, text=True)  # fmt: skip
+    if done.returncode != 0:
+        assert done.returncode == 2 and "IMG_0412.HEIC: is damaged, or libheif has no decoder" in done.stderr
+        assert "libheif-plugin-libde265" in done.stderr
+        return
+    image = Image.open(PHOTOS / "astronaut.png").convert("RGB").crop((150, 0, 278, 192))
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(2)))
+    top = json.loads((out / "crop.json").read_text())["pictures"]["IMG_0412.HEIC"]["box"]["y"]
+    pixels = pixels[top : top + SIDE]
+    wanted, result = p3(pixels / 255), np.asarray(Image.open(out / "IMG_0412.png"), float)
+    assert np.abs(result - wanted).mean() < 1.5  # what the codec leaves; 3.4 where the profile is not used
+    assert np.abs(result - wanted).max() < 12
