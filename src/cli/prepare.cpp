@@ -124,9 +124,9 @@ int run_prepare(PrepareArgs& args) {
   if (refused) refuse(report);
   if (stop_requested()) return 128 + stop_signal();
   log_info(fmt::format(
-      "{}: {} picture{} of {}x{} pixels; look at contact_sheet.png and dataset.html",
+      "{}: {} picture{} of {}{}x{} pixels; look at contact_sheet.png and dataset.html",
       args.options.output.string(), report.pictures.size(), report.pictures.size() == 1 ? "" : "s",
-      args.options.resolution, args.options.resolution));
+      args.options.buckets ? "about " : "", args.options.resolution, args.options.resolution));
   return 0;
 }
 
@@ -147,6 +147,8 @@ void add_prepare(CLI::App& program, int& status) {
       ->type_name("WORD");
   command->add_option("--resolution", o.resolution, "Side of the squares in pixels; 1024")
       ->type_name("N");
+  command->add_flag("--buckets", o.buckets,
+                    "Rectangles of the pictures' shape and the square's area instead");
   command
       ->add_option("--max-upscale", o.max_upscale,
                    fmt::format("A crop that must be enlarged more is left out; {}", o.max_upscale))

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/parallel.h"
 #include "caption/trigger_check.h"
+#include "data/bucket.h"
 #include "data/caption.h"
 #include "data/caption_source.h"
 #include "data/scan.h"
@@ -77,6 +78,7 @@ struct Preparation::State {
   bool stopped() const { return stop && stop(); }
   std::vector<Piece> list();
   void look(Piece& piece, SubjectFinder& finder) const;
+  Size size_for(Size shape) const;
   CropEntry choose(const std::string& file, const Picture& picture, SubjectFinder& finder) const;
   bool large_enough(Piece& piece) const;
   bool read_own_caption(Piece& piece) const;
@@ -108,6 +110,13 @@ std::vector<Piece> Preparation::State::list() {
   return pieces;
 }
 
+/// What a picture, or a box, of this shape becomes.
+Size Preparation::State::size_for(Size shape) const {
+  const int64_t side = options.resolution;
+  if (!options.buckets) return {static_cast<int>(side), static_cast<int>(side)};
+  return nearest_bucket(shape, side, std::min(side, DatasetOptions{}.bucket_step));
+}
+
 /// The box that a person gave, or where the subject is.
 CropEntry Preparation::State::choose(const std::string& file, const Picture& picture,
                                      SubjectFinder& finder) const {
@@ -125,7 +134,8 @@ CropEntry Preparation::State::choose(const std::string& file, const Picture& pic
     entry.found_by = word_for(FoundBy::you);
     return entry;
   }
-  const SubjectCrop crop = finder.find(picture, entry.focus, {1, 1});
+  const SubjectCrop crop =
+      finder.find(picture, entry.focus, size_for({picture.width, picture.height}));
   return {crop.box, crop.box, entry.focus, std::string(word_for(crop.found_by))};
 }
 
@@ -188,8 +198,8 @@ void Preparation::State::look(Piece& piece, SubjectFinder& finder) const {
   }
   for (const std::string& line : remarks) piece.findings.push_back(remark(path, line));
   p.source = {picture.width, picture.height};
-  p.size = {static_cast<int>(options.resolution), static_cast<int>(options.resolution)};
   p.crop = choose(p.file, picture, finder);
+  p.size = size_for({p.crop.box->width, p.crop.box->height});
   p.used = fit_box(*p.crop.box, p.size, p.source);
   if (!large_enough(piece)) return;
   const Picture crop = resize(picture, p.used, p.size);

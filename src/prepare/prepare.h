@@ -23,6 +23,7 @@ struct Options {
   std::filesystem::path pictures;  ///< the folder of snapshots
   std::filesystem::path output;    ///< the dataset's folder
   int64_t resolution = 1024;       ///< side of the squares, pixels, a multiple of 16
+  bool buckets = false;            ///< rectangles of the picture's shape and that area instead
   double max_upscale = DatasetOptions{}.max_upscale;             ///< what needs more is left out
   std::array<uint8_t, 3> background = ReadOptions{}.background;  ///< behind transparent pixels
   std::map<std::string, Point> focus;  ///< by file name: where its subject is

@@ -105,6 +105,28 @@ TEST_F(PrepareTest, a_focus_moves_the_box_and_is_remembered) {
   EXPECT_EQ(run(options()).pictures[0].used, (Box{64, 0, 96, 96}));
 }
 
+TEST_F(PrepareTest, buckets_keep_the_shape_of_the_picture_or_of_the_box) {
+  picture("wide.png", 160, 96);  // 5:3, as 320 x 192 is
+  picture("tall.png", 100, 180);
+  Options asked = options();
+  asked.resolution = 256;
+  asked.buckets = true;
+  asked.focus["tall.png"] = {50, 179};
+  const Report report = run(asked);
+  EXPECT_EQ(report.pictures[1].size, (Size{320, 192}));
+  EXPECT_EQ(report.pictures[1].used, (Box{0, 0, 160, 96}));
+  // 192 x 320 is nearest to 5:9: all of the width, and the end that has the focus.
+  EXPECT_EQ(report.pictures[0].size, (Size{192, 320}));
+  EXPECT_EQ(report.pictures[0].used, (Box{0, 13, 100, 167}));
+  const Picture written = read_picture(dataset() / "tall.png");
+  EXPECT_EQ((Size{written.width, written.height}), (Size{192, 320}));
+
+  write_crops(R"("wide.png": {"box": {"x": 30, "y": 0, "width": 90, "height": 90}})");
+  const Report edited = run(asked);
+  EXPECT_EQ(edited.pictures[1].size, (Size{256, 256}));
+  EXPECT_EQ(edited.pictures[1].used, (Box{30, 0, 90, 90}));
+}
+
 TEST_F(PrepareTest, captions_stay_unless_asked) {
   picture("a.png");
   write("photos/a.txt", "from the source");
