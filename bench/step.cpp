@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Median time of a LoRA training step (forward, loss, backward, update) of a transformer folder.
-// Run: bench_step TRANSFORMER_FOLDER [batch] [text tokens] [image side in tokens] [rank] [steps]
+// Median time of a training step (forward, loss, backward, update) of a transformer folder for
+// every kind of adapter, and its ratio to LoRA's. The kinds take turns, so that a busy machine is
+// the same to all. Run: bench_step TRANSFORMER_FOLDER [batch] [text tokens] [image side in tokens]
+// [rank] [steps]
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -32,16 +36,17 @@ double cpu_seconds() {
 
 /// One run's adapters, workspace and optimizer state.
 struct Step {
-  Step(Device& d, flux::Transformer& m, const flux::Sizes& z, int64_t rank)
+  Step(Device& d, flux::Transformer& m, const flux::Sizes& z, const lora::Options& options)
       : device(d),
-        adapters(
-            d, m.weights(),
-            lora::select_targets(m.config(), {.rank = rank, .alpha = static_cast<double>(rank)}),
-            DType::f32, true),
-        work(m, z, {.training = true}) {
+        adapters(d, m.weights(), lora::select_targets(m.config(), options), DType::f32, true) {
+    adapters.measure_rows(m.loaded());
+    adapters.initialise(1, "kaiming");
+    if (options.init == "pissa") adapters.subtract_start();
+    if (options.dropout > 0) adapters.use_dropout(options);
+    adapters.draw_dropout(1, 1, 1);
+    work = std::make_unique<flux::Workspace>(m, z, flux::WorkspaceOptions{.training = true});
     Philox philox(1, Draw::init);
-    fill_normal(adapters.params(), philox, 0.02);
-    const flux::Inputs& in = work.inputs();
+    const flux::Inputs& in = work->inputs();
     for (const Tensor& x : {in.img, in.txt, in.pooled}) fill_normal(x, philox, 1);
     x0 = HostTensor(DType::f32, {z.B, z.N(), m.config().in_channels});
     noise = HostTensor(DType::f32, {z.B, z.N(), m.config().in_channels});
@@ -62,19 +67,21 @@ struct Step {
 
   void run() {
     Ops& op = device.ops();
-    op.fill(adapters.grads(), 0);
-    work.forward();
-    op.flow_loss(loss.view, work.d_prediction(), work.prediction(), x0.view, noise.view,
+    adapters.clear_gradients();
+    work->forward();
+    op.flow_loss(loss.view, work->d_prediction(), work->prediction(), x0.view, noise.view,
                  weight.view);
-    work.backward();
+    work->backward();
+    adapters.finish_gradients();
     op.global_norm(norm.view, adapters.grads());
     op.adamw_step(adapters.params(), moment1.view, moment2.view, adapters.grads(), norm.view,
                   scalars.view, {});
+    adapters.refresh();
   }
 
   Device& device;
   lora::AdapterSet adapters;
-  flux::Workspace work;
+  std::unique_ptr<flux::Workspace> work;
   HostTensor x0, noise, loss, weight, moment1, moment2, norm, scalars;
 };
 
@@ -93,19 +100,45 @@ int main(int argc, char** argv) {
   const int64_t side = number(argc, argv, 4, 8);
   const flux::Sizes z =
       model.sizes(number(argc, argv, 2, 4), number(argc, argv, 3, 64), side, side);
-  Step step(*device, model, z, number(argc, argv, 5, 16));
-  for (int i = 0; i < 3; ++i) step.run();
-  std::vector<double> times;
-  const double cpu = cpu_seconds();
-  const int64_t steps = number(argc, argv, 6, 20);
-  for (int64_t i = 0; i < steps; ++i) {
-    const double start = seconds();
-    step.run();
-    times.push_back(seconds() - start);
-  }
-  const double used = (cpu_seconds() - cpu) / static_cast<double>(steps);
-  std::sort(times.begin(), times.end());
-  fmt::print("{}: B {} S {} D {}: median {:.1f} ms, best {:.1f} ms, {:.1f} ms of processor time\n",
-             device->name(), z.B, z.S(), z.D, 1e3 * times[times.size() / 2], 1e3 * times.front(),
-             1e3 * used);
+  const int64_t rank = number(argc, argv, 5, 16), steps = number(argc, argv, 6, 20);
+  const lora::Options plain{.rank = rank, .alpha = static_cast<double>(rank)};
+  std::vector<std::pair<const char*, lora::Options>> kinds(7, {"lora", plain});
+  kinds[1] = {"dropout of rank", plain};
+  kinds[1].second.dropout = 0.1;
+  kinds[2] = {"dropout of input", kinds[1].second};
+  kinds[2].second.dropout_of = "input";
+  kinds[3] = {"a start subtracted", plain};
+  kinds[3].second.init = "pissa";
+  kinds[4] = {"dora", plain};
+  kinds[4].second.type = "dora";
+  kinds[5] = {"lokr, factor 8", plain};
+  kinds[5].second.type = "lokr";
+  kinds[6] = {"lokr, factor 2", kinds[5].second};
+  kinds[6].second.factor = 2;
+  std::vector<std::vector<double>> times(kinds.size());
+  double cpu = 0;
+  for (int64_t round = 0; round < 4; ++round)
+    for (size_t k = 0; k < kinds.size(); ++k) {
+      Step step(*device, model, z, kinds[k].second);
+      step.run();
+      const double cpu_before = cpu_seconds();
+      for (int64_t i = 0; i < (steps + 3) / 4; ++i) {
+        const double start = seconds();
+        step.run();
+        times[k].push_back(seconds() - start);
+      }
+      if (k == 0) cpu += cpu_seconds() - cpu_before;
+    }
+  const auto median = [&](size_t k) {
+    std::sort(times[k].begin(), times[k].end());
+    return times[k][times[k].size() / 2];
+  };
+  const double lora = median(0);
+  fmt::print(
+      "{}: B {} S {} D {}: lora median {:.1f} ms, best {:.1f} ms, {:.1f} ms of processor time\n",
+      device->name(), z.B, z.S(), z.D, 1e3 * lora, 1e3 * times[0].front(),
+      1e3 * cpu / static_cast<double>(times[0].size()));
+  for (size_t k = 1; k < kinds.size(); ++k)
+    fmt::print("{}: {:.2f} times LoRA's (best: {:.2f})\n", kinds[k].first, median(k) / lora,
+               times[k].front() / times[0].front());
 }

@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "export/lora_dialects.h"
 #include "export/lora_modules.h"
+#include "export/matrices.h"
 #include "tensor/safetensors.h"
 
 namespace fluxlora::exporting {
@@ -44,8 +46,69 @@ void check_fits(const LoraModules& file, const LoraModule& module,
              fmt::format("\"{}\" is made for a layer of ({}, {}) where the model has "
                          "({}, {})",
                          module.name, own.out, own.in, layer->second.out, layer->second.in));
-  if (module.is_lokr())
-    bad_lora(file.path, fmt::format("\"{}\" is a LoKr, which cannot be attached", module.name));
+  if (module.is_lokr() && module.kron.contains("w2"))
+    bad_lora(file.path, fmt::format("\"{}\" is a LoKr whose w2 is one whole matrix, which cannot "
+                                    "be attached",
+                                    module.name));
+}
+
+/// A LoKr as the LoRA that it is (lora/kron.h): the module's A, B and rank.
+void make_lora(LoraModule& module) {
+  const auto f32 = [&](const std::string& name) {
+    return to_dtype(module.kron.at(name).view, DType::f32);
+  };
+  HostTensor w1;
+  if (module.kron.contains("w1")) {
+    w1 = f32("w1");
+  } else {
+    const HostTensor a = f32("w1_a"), b = f32("w1_b");
+    w1 = HostTensor(DType::f32, {a.view.dim(0), b.view.dim(1)});
+    multiply(w1.view, a.view, b.view, 1);
+  }
+  const HostTensor w2_a = f32("w2_a"), w2_b = f32("w2_b");
+  const int64_t a = w1.view.dim(0), b = w1.view.dim(1), c = w2_a.view.dim(0);
+  const int64_t R = w2_b.view.dim(0), d = w2_b.view.dim(1);
+  const double scale = module.scale();
+  module.A = HostTensor(DType::f32, {R * b, module.in});
+  module.B = HostTensor(DType::f32, {module.rows, R * b});
+  std::fill_n(module.A.view.as<float>(), module.A.view.size(), 0.0f);
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t j = 0; j < b; ++j)
+      std::copy_n(w2_b.view.as<const float>() + r * d, d,
+                  module.A.view.as<float>() + (r * b + j) * module.in + j * d);
+  for (int64_t row = 0; row < a * c; ++row)
+    for (int64_t r = 0; r < R; ++r)
+      for (int64_t j = 0; j < b; ++j)
+        module.B.view.as<float>()[(row * R + r) * b + j] =
+            w1.view.as<float>()[row / c * b + j] * w2_a.view.as<float>()[row % c * R + r];
+  module.rank = R * b;
+  module.alpha = scale * static_cast<double>(module.rank);
+  module.kron.clear();
+}
+
+/// LoKr in the layout that LyCORIS itself, SimpleTuner and ComfyUI read.
+void write_lokr(const std::filesystem::path& path, const lora::AdapterSet& adapters,
+                const flux::Config& config, DType dtype,
+                const std::map<std::string, std::string>& metadata) {
+  const LoraNames names(config);
+  LoraModules file{path, metadata, config, std::vector<LoraModule>(adapters.specs().size())};
+  for (const lora::Segment& segment : adapters.segments()) {
+    const lora::AdapterSpec& spec = adapters.specs()[segment.spec];
+    LoraModule& module = file.modules[segment.spec];
+    module.name = kPrefix + spec.module;
+    const auto place = names.find(module.name);
+    CHECK(place.has_value(), "no place for " + module.name);
+    module.place = *place;
+    module.rows = spec.rows;
+    module.in = spec.in;
+    module.rank = spec.rank;
+    module.alpha = spec.alpha;
+    const char* const key = segment.role == lora::Role::w1     ? "w1"
+                            : segment.role == lora::Role::w2_a ? "w2_a"
+                                                               : "w2_b";
+    module.kron[key] = to_dtype(adapters.download(segment).view, DType::f32);
+  }
+  write_lora(path, file, "simpletuner-lycoris", dtype);
 }
 
 /// The matrices of a set in f32, by spec; s is multiplied into b.
@@ -92,9 +155,10 @@ std::pair<HostTensor, HostTensor> beside(const Matrices& own, const Matrices& st
 
 }  // namespace
 
-void write_diffusers_lora(const std::filesystem::path& path, const lora::AdapterSet& adapters,
-                          const flux::Config& config, DType dtype,
-                          const std::map<std::string, std::string>& metadata) {
+void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& adapters,
+                    const flux::Config& config, DType dtype,
+                    const std::map<std::string, std::string>& metadata) {
+  if (adapters.specs().front().factor) return write_lokr(path, adapters, config, dtype, metadata);
   const Matrices own = matrices_of(adapters);
   const Matrices start = adapters.start() ? matrices_of(*adapters.start()) : Matrices{};
   const std::vector<flux::LinearName> layers = flux::linear_names(config);
@@ -137,6 +201,7 @@ LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config
   lora.metadata = file.metadata;
   for (LoraModule& module : file.modules) {
     check_fits(file, module, layers);
+    if (module.is_lokr()) make_lora(module);
     const Place& place = module.place;
     // Diffusers' name where there is one, since that is what such an adapter was trained as.
     const std::string& name =

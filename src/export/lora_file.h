@@ -14,12 +14,13 @@ namespace fluxlora::exporting {
 
 /// Writes `transformer.<module>.lora_A.weight` and `.lora_B.weight` of every adapter as `dtype`, a
 /// DoRA's `.lora_magnitude_vector` too, whole or not at all. Adapters with a start become such of
-/// twice the rank, (A; A0) and (B, -B0), which every reader takes. alpha/rank is multiplied into
+/// twice the rank, (A; A0) and (B, -B0), which every reader takes. LoKr is written in LyCORIS' own
+/// layout. alpha/rank is multiplied into
 /// lora_B, since a file without alpha means scale 1 to every reader; the original alpha is in the
 /// metadata. `metadata` is added to the file's.
-void write_diffusers_lora(const std::filesystem::path& path, const lora::AdapterSet& adapters,
-                          const flux::Config& config, DType dtype,
-                          const std::map<std::string, std::string>& metadata);
+void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& adapters,
+                    const flux::Config& config, DType dtype,
+                    const std::map<std::string, std::string>& metadata);
 
 /// A LoRA read from a file, before it is attached.
 struct LoraFile {
@@ -30,7 +31,8 @@ struct LoraFile {
 };
 
 /// Throws Error (bad_input) naming the file and the key as read_lora_modules, and when a layer is
-/// none of this model, is of a text encoder, or is a LoKr, which cannot be attached.
+/// none of this model, is of a text encoder, or is a LoKr with a whole w2.
+/// Other LoKrs come as the LoRA that they are.
 LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config);
 
 /// Copies `file`'s matrices into adapters [first, first + specs) of the set.

@@ -28,6 +28,15 @@ void put(const Tensor& host, int64_t i, double value) {
     host.as<float>()[i] = static_cast<float>(value);
 }
 
+KronShape shape_of(const AdapterSpec& s) {
+  return kron_shape(s.rows, s.in, s.factor, s.rank);
+}
+
+/// The rank that the layer knows.
+int64_t width(const AdapterSpec& s) {
+  return s.factor ? shape_of(s).lora_rank() : s.rank;
+}
+
 LoraStack& stack_of(AdaptedLinear& layer, Beside beside) {
   return beside == Beside::own         ? layer
          : beside == Beside::assistant ? layer.assistant
@@ -59,39 +68,66 @@ void AdapterSet::visit_own(F&& f) {
 }
 
 /// By layer: the A of all its adapters stacked, then each B, then magnitudes. The order of layers
-/// is the model's.
+/// is the model's. LoKr's factors lie apart from the A and B that are made of them.
 void AdapterSet::lay_out() {
-  int64_t size = 0;
+  const bool kron = !specs_.empty() && specs_.front().factor > 0;
+  int64_t size = 0, factors = 0;
+  wide_at_.resize(specs_.size());
   visit_own([&](const std::string&, AdaptedLinear&, const std::vector<size_t>& own) {
-    const auto add = [&](size_t i, Role role, int64_t rows, int64_t columns) {
-      segments_.push_back({i, role, size, rows, columns});
-      size += role == Role::a ? rows * columns : aligned(rows * columns);
+    const auto add = [&](int64_t& end, size_t i, Role role, int64_t rows, int64_t columns) {
+      segments_.push_back({i, role, end, rows, columns});
+      end += role == Role::a ? rows * columns : aligned(rows * columns);
     };
-    for (const size_t i : own) add(i, Role::a, specs_[i].rank, specs_[i].in);
+    for (const size_t i : own) {
+      wide_at_[i].a = size;
+      const int64_t rank = width(specs_[i]);
+      CHECK(kron == (specs_[i].factor > 0), "LoKr beside others");
+      if (kron)
+        size += rank * specs_[i].in;
+      else
+        add(size, i, Role::a, rank, specs_[i].in);
+    }
     size = aligned(size);
-    for (const size_t i : own) add(i, Role::b, specs_[i].rows, specs_[i].rank);
+    for (const size_t i : own) {
+      wide_at_[i].b = size;
+      const AdapterSpec& s = specs_[i];
+      if (!kron) {
+        add(size, i, Role::b, s.rows, s.rank);
+        continue;
+      }
+      const KronShape k = shape_of(s);
+      size += aligned(s.rows * k.lora_rank());
+      add(factors, i, Role::w1, k.a, k.b);
+      add(factors, i, Role::w2_a, k.c, k.R);
+      add(factors, i, Role::w2_b, k.R, k.d);
+    }
     for (const size_t i : own)
-      if (specs_[i].dora) add(i, Role::magnitude, specs_[i].rows, 1);
+      if (specs_[i].dora) add(size, i, Role::magnitude, specs_[i].rows, 1);
   });
-  params_ = Tensor(act_ == DType::f64 ? DType::f64 : DType::f32, {size}, nullptr);
+  const DType own = act_ == DType::f64 ? DType::f64 : DType::f32;
+  wide_ = Tensor(own, {size}, nullptr);
+  params_ = Tensor(own, {kron ? factors : size}, nullptr);
 }
 
 void AdapterSet::allocate(bool trains) {
   const DType own = params_.dtype();
-  const int64_t size = params_.size(), bytes = size * dtype_size(own);
-  const int64_t copy = act_ == own ? 0 : size * dtype_size(act_);
-  memory_ = device_.allocate(bytes * (trains ? 2 : 1) + copy +
+  const int64_t size = params_.size(), wide = wide_.size();
+  const bool kron = size != wide;
+  const int64_t sets = trains ? 2 : 1, copy = act_ == own ? 0 : wide * dtype_size(act_);
+  memory_ = device_.allocate((size + (kron ? wide : 0)) * dtype_size(own) * sets + copy +
                              static_cast<int64_t>(sizeof(float) + 5 * sizeof(int32_t)));
   char* next = static_cast<char*>(memory_.data());
-  const auto take = [&](DType dtype) {
-    const Tensor flat(dtype, {size}, next);
+  const auto take = [&](DType dtype, int64_t count) {
+    const Tensor flat(dtype, {count}, next);
     next += flat.bytes();
     device_.ops().fill(flat, 0);
     return flat;
   };
-  params_ = take(own);
-  if (trains) grads_ = take(own);
-  active_ = copy ? take(act_) : params_;
+  params_ = take(own, size);
+  if (trains) grads_ = take(own, size);
+  wide_ = kron ? take(own, wide) : params_;
+  wide_grads_ = kron && trains ? take(own, wide) : grads_;
+  active_ = copy ? take(act_, wide) : wide_;
   multiplier_ = Tensor(DType::f32, {1}, next);
   draw_ = Tensor(DType::i32, {5}, next + sizeof(float));
 }
@@ -131,8 +167,41 @@ void AdapterSet::allocate_dora() {
   second_ = take(act_, second);
 }
 
+template <typename F>
+void AdapterSet::visit_krons(F&& f) {
+  if (wide_.data() == params_.data()) return;
+  for (size_t n = 0; n < segments_.size(); n += 3) {  // w1, w2_a, w2_b
+    const AdapterSpec& s = specs_[segments_[n].spec];
+    const Offsets at = wide_at_[segments_[n].spec];
+    const auto view = [&](const Tensor& flat, size_t i) {
+      const Segment& segment = segments_[n + i];
+      return flat ? matrix(flat, segment.offset, segment.rows, segment.columns) : Tensor{};
+    };
+    const auto wide = [&](const Tensor& flat, int64_t offset, int64_t rows, int64_t columns) {
+      return flat ? matrix(flat, offset, rows, columns) : Tensor{};
+    };
+    f(wide(wide_, at.a, width(s), s.in), wide(wide_, at.b, s.rows, width(s)),
+      wide(wide_grads_, at.a, width(s), s.in), wide(wide_grads_, at.b, s.rows, width(s)),
+      KronFactors{view(params_, 0), view(params_, 1), view(params_, 2)},
+      KronFactors{view(grads_, 0), view(grads_, 1), view(grads_, 2)});
+  }
+}
+
 void AdapterSet::refresh() {
-  if (active_.data() != params_.data()) device_.ops().cast(active_, params_);
+  Ops& op = device_.ops();
+  visit_krons([&](const Tensor& A, const Tensor& B, const Tensor&, const Tensor&,
+                  const KronFactors& w, const KronFactors&) { expand(op, A, B, w); });
+  if (active_.data() != wide_.data()) op.cast(active_, wide_);
+}
+
+void AdapterSet::clear_gradients() {
+  device_.ops().fill(wide_grads_, 0);
+}
+
+void AdapterSet::finish_gradients() {
+  visit_krons([&](const Tensor&, const Tensor&, const Tensor& dA, const Tensor& dB,
+                  const KronFactors& w,
+                  const KronFactors& d) { contract(device_.ops(), d, dA, dB, w); });
 }
 
 DoraRows AdapterSet::dora_rows(size_t spec, const Tensor& magnitude, const Tensor& d_magnitude) {
@@ -147,11 +216,9 @@ DoraRows AdapterSet::dora_rows(size_t spec, const Tensor& magnitude, const Tenso
 }
 
 void AdapterSet::attach() {
-  std::vector<const Segment*> a(specs_.size()), b(specs_.size()), magnitude(specs_.size());
+  std::vector<const Segment*> magnitude(specs_.size());
   for (const Segment& segment : segments_)
-    (segment.role == Role::a   ? a
-     : segment.role == Role::b ? b
-                               : magnitude)[segment.spec] = &segment;
+    if (segment.role == Role::magnitude) magnitude[segment.spec] = &segment;
   const auto vector = [](const Tensor& flat, const Segment& segment) {
     return flat ? flat.slice(0, segment.offset, segment.rows) : Tensor{};
   };
@@ -161,17 +228,18 @@ void AdapterSet::attach() {
     int64_t rank0 = 0;
     for (const size_t i : own) {
       const AdapterSpec& s = specs_[i];
-      LoraSlice slice{s.row0, s.rows, rank0, s.rank, s.scale(), {}, {}, {}};
-      slice.B = matrix(active_, b[i]->offset, s.rows, s.rank);
-      if (grads_) slice.dB = matrix(grads_, b[i]->offset, s.rows, s.rank);
+      const int64_t rank = width(s);
+      LoraSlice slice{s.row0, s.rows, rank0, rank, s.scale(), {}, {}, {}};
+      slice.B = matrix(active_, wide_at_[i].b, s.rows, rank);
+      if (grads_) slice.dB = matrix(wide_grads_, wide_at_[i].b, s.rows, rank);
       if (s.dora)
         slice.dora = dora_rows(i, vector(params_, *magnitude[i]), vector(grads_, *magnitude[i]));
       stack.adapters.push_back(slice);
-      rank0 += s.rank;
+      rank0 += rank;
     }
-    const int64_t first = a[own.front()]->offset;
+    const int64_t first = wide_at_[own.front()].a;
     stack.A = matrix(active_, first, rank0, layer.in());
-    if (grads_) stack.dA = matrix(grads_, first, rank0, layer.in());
+    if (grads_) stack.dA = matrix(wide_grads_, first, rank0, layer.in());
     stack.multiplier = multiplier_;
     stack.cross = cross_;
     stack.gram = gram_;
@@ -184,6 +252,10 @@ AdapterSet::~AdapterSet() {
   flux::visit_linears(weights_, [&](const std::string&, AdaptedLinear& layer) {
     stack_of(layer, beside_) = LoraStack{};
   });
+}
+
+int64_t AdapterSet::bytes() const {
+  return memory_.bytes() + dora_memory_.bytes() + (start_ ? start_->bytes() : 0);
 }
 
 void AdapterSet::measure_rows(flux::LoadedWeights& weights) {
@@ -206,10 +278,11 @@ void AdapterSet::measure_rows(flux::LoadedWeights& weights) {
 void AdapterSet::initialise(uint64_t seed, const std::string& init) {
   CHECK(measured_ || !square_, "DoRA's rows are measured first");
   device_.ops().fill(params_, 0);
-  refresh();
   for (const Segment& segment : segments_) {
-    if (segment.role != Role::a) continue;
-    Philox random(seed, Draw::init, static_cast<uint32_t>(segment.spec));
+    // LoKr begins with W2b at 0, as LyCORIS does.
+    if (segment.role != Role::a && segment.role != Role::w1 && segment.role != Role::w2_a) continue;
+    const uint32_t part = segment.role == Role::w2_a ? 1u << 20 : 0;
+    Philox random(seed, Draw::init, static_cast<uint32_t>(segment.spec) + part);
     HostTensor host(params_.dtype(), {segment.rows, segment.columns});
     const double bound = 1 / std::sqrt(static_cast<double>(segment.columns));
     const double deviation = 1 / static_cast<double>(segment.rows);
@@ -230,10 +303,12 @@ void AdapterSet::initialise(uint64_t seed, const std::string& init) {
       device_.upload(slice.dora.magnitude, host.view.data());
     }
   });
+  refresh();
 }
 
 void AdapterSet::subtract_start() {
-  CHECK(!start_ && !square_ && beside_ == Beside::own, "one start, of plain adapters");
+  CHECK(!start_ && !square_ && wide_.data() == params_.data() && beside_ == Beside::own,
+        "one start, of plain adapters");
   std::vector<AdapterSpec> negative = specs_;
   for (AdapterSpec& spec : negative) spec.alpha = -spec.alpha;
   start_ = std::make_unique<AdapterSet>(device_, weights_, std::move(negative), act_,
@@ -279,7 +354,7 @@ void AdapterSet::upload(const Segment& segment, const Tensor& host) {
         "AdapterSet::upload: " + host.describe());
   const Tensor own = matrix(params_, segment.offset, segment.rows, segment.columns);
   device_.upload(own, host.data());
-  if (active_.data() != params_.data())
+  if (wide_.data() == params_.data() && active_.data() != params_.data())
     device_.ops().cast(matrix(active_, segment.offset, segment.rows, segment.columns), own);
 }
 

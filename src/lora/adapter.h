@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lora/kron.h"
 #include "lora/targets.h"
 #include "model/flux/weights.h"
 #include "ops/device.h"
@@ -14,13 +15,14 @@
 namespace fluxlora::lora {
 
 /// What a matrix is to its adapter.
-enum class Role { a, b, magnitude };
+enum class Role { a, b, magnitude, w1, w2_a, w2_b };
 
 /// A matrix inside the flat buffers.
 struct Segment {
-  size_t spec = 0;      ///< index into specs()
-  Role role = Role::a;  ///< A (rank, in), B (rows, rank), or DoRA's magnitude (rows, 1)
-  int64_t offset = 0;   ///< in elements
+  size_t spec = 0;  ///< index into specs()
+  /// A (rank, in), B (rows, rank), DoRA's magnitude (rows, 1), or LoKr's factors (KronFactors).
+  Role role = Role::a;
+  int64_t offset = 0;  ///< in elements
   int64_t rows = 0, columns = 0;
 };
 
@@ -45,11 +47,18 @@ class AdapterSet {
   const std::vector<AdapterSpec>& specs() const { return specs_; }
   const std::vector<Segment>& segments() const { return segments_; }
   int64_t size() const { return params_.size(); }
+  /// All memory on the device, gradients and start included.
+  int64_t bytes() const;
   const Tensor& params() const { return params_; }  // (size)
   const Tensor& grads() const { return grads_; }    // (size), empty unless it trains
 
   /// What the layers read, made from params(): to be called after these were changed from outside.
   void refresh();
+
+  /// Before the backward of a step's first micro-batch, and after that of its last one: grads() are
+  /// those of the params() then.
+  void clear_gradients();
+  void finish_gradients();
 
   /// |W|² by rows of every layer with DoRA; nothing to do without.
   void measure_rows(flux::LoadedWeights& weights);
@@ -70,7 +79,7 @@ class AdapterSet {
   void draw_dropout(uint64_t seed, int64_t step, int64_t micro_step);
   void stop_dropout();
 
-  /// One matrix, to and from host memory of the parameters' dtype.
+  /// One matrix, to and from host memory of the parameters' dtype. LoKr's need refresh() after.
   HostTensor download(const Segment& segment) const;
   void upload(const Segment& segment, const Tensor& host);
 
@@ -80,6 +89,9 @@ class AdapterSet {
   void allocate_dora();
   /// Sets the views of every layer that carries adapters.
   void attach();
+  /// Calls f(A, B, dA, dB, factors, their gradients) for every LoKr; gradients are empty without.
+  template <typename F>
+  void visit_krons(F&& f);
   DoraRows dora_rows(size_t spec, const Tensor& magnitude, const Tensor& d_magnitude);
   template <typename F>
   void visit_own(F&& f);
@@ -93,7 +105,13 @@ class AdapterSet {
   Beside beside_;
   Buffer memory_, dora_memory_;
   Tensor params_, grads_, multiplier_;
-  Tensor active_;  // (size): what the layers read; params_ itself unless activations are bf16
+  // The A and B that the layers know: params_ and grads_ themselves unless they are LoKr's.
+  struct Offsets {
+    int64_t a = 0, b = 0;
+  };
+  std::vector<Offsets> wide_at_;  // by spec
+  Tensor wide_, wide_grads_;
+  Tensor active_;  // what the layers read; wide_ itself unless activations are bf16
   Tensor draw_;    // (5) i32: DropoutOptions::draw
   // DoRA: by the rows of all specs in their order, and work memory.
   Tensor square_, gain_, scaled_b_, cross_, gram_, second_;

@@ -10,7 +10,9 @@
 namespace fluxlora::lora {
 
 struct Options {
-  std::string type = "lora";  ///< or "dora": rows of the changed weight have norms of their own
+  /// Or "dora": rows of the changed weight have norms of their own; "lokr": a Kronecker product.
+  std::string type = "lora";
+  int64_t factor = 8;  ///< of LoKr: W1 has at most so many rows and columns
   int64_t rank = 16;
   double alpha = 16;
   /// One of the named sets "default", "kohya", "ai-toolkit", "diffusers", or patterns over module

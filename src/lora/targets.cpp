@@ -155,6 +155,7 @@ void set_ranks(std::vector<AdapterSpec>& specs, const Options& options,
   for (AdapterSpec& s : specs) {
     s.rank = options.rank;
     s.dora = options.type == "dora";
+    s.factor = options.type == "lokr" ? options.factor : 0;
     for (NumberFor& r : ranks) {
       if (!fits(r.pattern, s)) continue;
       s.rank = static_cast<int64_t>(r.number);
@@ -224,14 +225,20 @@ std::vector<NumberFor> numbers_by_pattern(const std::string& key,
   return all;
 }
 
-void check_dora(const std::vector<AdapterSpec>& specs) {
-  for (const AdapterSpec& s : specs)
-    if (s.dora && !starts_with(s.bfl, "double_blocks.") && !starts_with(s.bfl, "single_blocks."))
+void check_places(const std::vector<AdapterSpec>& specs) {
+  for (const AdapterSpec& s : specs) {
+    if (!s.dora && !s.factor) continue;
+    const std::string type = s.dora ? "DoRA" : "LoKr";
+    if (!starts_with(s.bfl, "double_blocks.") && !starts_with(s.bfl, "single_blocks."))
+      throw bad_input(
+          "lora.targets",
+          "\"" + s.module + "\" is outside the blocks, where " + type + " does not train",
+          "leave it out with lora.exclude, or set lora.type = \"lora\"");
+    if (s.factor && s.module == s.bfl)
       throw bad_input("lora.targets",
-                      "\"" + s.module +
-                          "\" is outside the blocks, where DoRA does "
-                          "not train",
-                      "leave it out with lora.exclude, or set lora.type = \"lora\"");
+                      "\"" + s.module + "\" is a fused layer, for which files have no LoKr",
+                      "name its parts, as default and ai-toolkit do");
+  }
 }
 
 std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options) {
@@ -257,7 +264,7 @@ std::vector<AdapterSpec> select_targets(const flux::Config& config, const Option
     if (chosen[i]) specs.push_back(all[i].spec);
   exclude(specs, options, all);
   set_ranks(specs, options, all);
-  check_dora(specs);
+  check_places(specs);
   // A fused layer and a part of it would train the same rows twice.
   for (const AdapterSpec& a : specs)
     for (const AdapterSpec& b : specs)

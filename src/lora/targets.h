@@ -19,6 +19,7 @@ struct AdapterSpec {
   int64_t rank = 0;
   double alpha = 0;
   bool dora = false;
+  int64_t factor = 0;  ///< LoKr: W1 has at most so many rows and columns; 0: not a LoKr
   double scale() const { return alpha / static_cast<double>(rank); }
 };
 
@@ -39,9 +40,10 @@ struct NumberFor {
 std::vector<NumberFor> numbers_by_pattern(const std::string& key,
                                           const std::vector<std::string>& lines);
 
-/// DoRA trains inside the blocks alone, where a layer's output is kept. Throws Error (bad_input)
-/// for one elsewhere.
-void check_dora(const std::vector<AdapterSpec>& specs);
+/// DoRA and LoKr train inside the blocks alone, since outputs are kept there for DoRA, and LoKr of
+/// diffusers' modules alone, since no file has room for another. Throws Error (bad_input)
+/// otherwise.
+void check_places(const std::vector<AdapterSpec>& specs);
 
 /// The adapters that `options` names, in the model's order. rsLoRA's factor (Kalajdzievski 2023) is
 /// in alpha, which is sqrt(rank) times as large, so that every reader's alpha / rank gives it.

@@ -98,8 +98,8 @@ void save_checkpoint(const RunPaths& paths, const CheckpointInfo& info, const St
   FolderInTheMaking folder(paths.checkpoint(info.step));
   write_safetensors(folder.path() / "state.safetensors", std::move(tensors), metadata);
   const Averaged averaged(state);
-  exporting::write_diffusers_lora(folder.path() / "lora.safetensors", state.adapters, state.config,
-                                  lora_dtype, lora_metadata);
+  exporting::write_adapters(folder.path() / "lora.safetensors", state.adapters, state.config,
+                            lora_dtype, lora_metadata);
   folder.finish();
 }
 

@@ -39,8 +39,9 @@ void check_choices(RunOptions& o) {
                     fmt::format("is {}, a factor of the rate that prodigy finds",
                                 o.train.schedule.learning_rate),
                     "1 is usual with prodigy");
-  if (o.lora.type == "dora" && starts_off_zero(o.lora))
-    throw bad_input("lora.init", "\"" + o.lora.init + "\" does not go with DoRA",
+  if (o.lora.type != "lora" && starts_off_zero(o.lora))
+    throw bad_input("lora.init",
+                    "\"" + o.lora.init + "\" does not go with lora.type = \"" + o.lora.type + "\"",
                     "use kaiming or gaussian, or lora.type = \"lora\"");
   if (o.train.optimizer.optimizer == "schedule_free" && o.train.schedule.schedule != "constant")
     throw bad_input("train.schedule", "schedule_free is there in place of a schedule",

@@ -146,8 +146,7 @@ Owners PaperRun::training_owners(const Plan& plan) {
   add("transformer weights", weights.device_bytes());
   add("visiting weights", weights.host_bytes(), false);
   const int64_t values = adapters_.size() * dtype_size(adapters_.params().dtype());
-  const bool copied = in_.precision.act == DType::bf16;
-  add("adapters", values + (copied ? values / 2 : 0));
+  add("adapters", adapters_.bytes() - values);
   add("gradients of adapters", values);
   const int64_t before = paper_.bytes();
   const auto optimizer = optim::make_optimizer(paper_, in_.options.train.optimizer,

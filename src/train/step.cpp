@@ -254,7 +254,7 @@ StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
   Ops& op = device.ops();
   StepResult result;
   std::vector<float> weights;
-  op.fill(adapters.grads(), 0);
+  adapters.clear_gradients();
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     Batch& batch = batch_for(micro_batches[m]);
     fill(batch, micro_batches[m], step, static_cast<int64_t>(m));
@@ -277,6 +277,7 @@ StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
     weights.resize((m + 1) * static_cast<size_t>(losses_.dim(1)), 0.0f);
   }
   adapters.stop_dropout();
+  adapters.finish_gradients();
   op.global_norm(norm_, adapters.grads());
   op.global_norm(param_norm_, adapters.params());
 

@@ -152,7 +152,7 @@ void Run::look_at_model() {
   if (const auto& path = options_.lora.continue_from; !path.empty()) {
     first_file_ = exporting::read_lora(path, config);
     targets_ = first_file_->specs;
-    lora::check_dora(targets_);
+    lora::check_places(targets_);
   }
   if (const auto& path = options_.model.assistant_lora; !path.empty())
     assistant_file_ = exporting::read_lora(path, config);
@@ -344,8 +344,8 @@ void Run::paint() {
 Outcome Run::finish() {
   save();
   const Averaged averaged(*state_);
-  exporting::write_diffusers_lora(paths_.lora(), *adapters_, model_->config(),
-                                  lora_dtype(options_.output.dtype), lora_metadata());
+  exporting::write_adapters(paths_.lora(), *adapters_, model_->config(),
+                            lora_dtype(options_.output.dtype), lora_metadata());
   write_before_after(paths_);
   return end({false, state_->step, fmt::format("finished: {} steps", state_->step)});
 }

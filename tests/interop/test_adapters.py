@@ -74,3 +74,19 @@ def test_diffusers_paints_the_same_picture(fluxlora, pipe, psnr, tmp_path, kind)
     assert psnr(ours(fluxlora, tmp_path / "latents.safetensors", tmp_path, "--lora", lora), with_lora) >= 40
     with safe_open(lora, "pt") as file:
         assert any("magnitude" in key for key in file.keys()) == kind.startswith("dora")
+
+
+def test_lycoris_paints_the_same_picture(fluxlora, pipe, psnr, tmp_path):
+    from lycoris import create_lycoris_from_weights
+
+    lora = train(fluxlora, tmp_path, {"lora.type": "lokr", "lora.rank": "8", "train.learning_rate": "1e-2"})
+    latents = torch.randn(1, 16, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(1))
+    save_file({"latents": latents}, tmp_path / "latents.safetensors")
+    base = theirs(pipe, latents)
+    network, _ = create_lycoris_from_weights(1.0, str(lora), pipe.transformer)
+    network.merge_to()
+    with safe_open(lora, "pt") as file:
+        assert len(network.loras) == len({key.split(".")[0] for key in file.keys()})
+    with_lora = theirs(pipe, latents)
+    assert psnr(base, with_lora) < 38, "an adapter that changes nothing proves nothing"
+    assert psnr(ours(fluxlora, tmp_path / "latents.safetensors", tmp_path, "--lora", lora), with_lora) >= 40

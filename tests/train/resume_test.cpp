@@ -89,15 +89,32 @@ TEST(Resume, AfterAnyStepGivesTheSameBytes) {
   }
 }
 
-/// Every optimizer with what it keeps, and the mean of the parameters.
-TEST(Resume, EveryOptimizerGivesTheSameBytes) {
+/// A run of four steps, stopped after three and resumed, against one that never stopped.
+void expect_resumable(const std::string& name, const std::function<void(RunOptions&)>& set) {
   const TemporaryFolder folder;
   paint_dataset(folder / "pictures", 3);
-  struct Way {
-    std::string name;
-    std::function<void(TrainOptions&)> set;
-  };
-  const std::vector<Way> ways{
+  RunOptions options = small_options(folder.path(), "whole");
+  options.train.steps = 4;
+  set(options);
+  Ears ears, first, second;
+  train_run(options, ears);
+  const auto expected = lasting_content(options.output.path);
+  options.output.path = folder / "stopped";
+  first.stop_after = 3;
+  train_run(options, first);
+  train_run(options, second, true);
+  EXPECT_EQ(second.steps.front().step, 4);
+  auto found = lasting_content(options.output.path);
+  found.erase("checkpoints/step-000003/lora.safetensors");
+  found.erase("checkpoints/step-000003/state.safetensors");
+  EXPECT_EQ(found.size(), expected.size()) << name;
+  for (const auto& [file, bytes] : expected)
+    EXPECT_TRUE(found.contains(file) && found.at(file) == bytes) << name << ": " << file;
+}
+
+/// Every optimizer with what it keeps, and the mean of the parameters.
+TEST(Resume, EveryOptimizerGivesTheSameBytes) {
+  const std::vector<std::pair<std::string, std::function<void(TrainOptions&)>>> ways{
       {"adamw8bit", [](TrainOptions& t) { t.b_ratio = 4; }},
       {"adafactor", [](TrainOptions& t) { t.optimizer.relative_step = true; }},
       {"lion", [](TrainOptions& t) { t.rates = {"single_transformer_blocks.* = 0.5"}; }},
@@ -107,26 +124,24 @@ TEST(Resume, EveryOptimizerGivesTheSameBytes) {
          t.optimizer.ema = 0.9;
          t.optimizer.measure_noise = true;
        }}};
-  for (const Way& way : ways) {
-    RunOptions options = small_options(folder.path(), way.name + "-whole");
-    options.train.steps = 4;
-    options.train.optimizer.optimizer = way.name;
-    way.set(options.train);
-    Ears ears, first, second;
-    train_run(options, ears);
-    const auto expected = lasting_content(options.output.path);
-    options.output.path = folder / (way.name + "-stopped");
-    first.stop_after = 3;
-    train_run(options, first);
-    train_run(options, second, true);
-    EXPECT_EQ(second.steps.front().step, 4);
-    auto found = lasting_content(options.output.path);
-    found.erase("checkpoints/step-000003/lora.safetensors");
-    found.erase("checkpoints/step-000003/state.safetensors");
-    EXPECT_EQ(found.size(), expected.size()) << way.name;
-    for (const auto& [name, bytes] : expected)
-      EXPECT_TRUE(found.contains(name) && found.at(name) == bytes) << way.name << ": " << name;
-  }
+  for (const auto& [name, set] : ways)
+    expect_resumable(name, [&name, &set](RunOptions& o) {
+      o.train.optimizer.optimizer = name;
+      set(o.train);
+    });
+}
+
+/// Every adapter with what it keeps, and dropout.
+TEST(Resume, EveryAdapterGivesTheSameBytes) {
+  expect_resumable("lora_ga", [](RunOptions& o) {
+    o.lora.init = "lora_ga";
+    o.lora.ga_batches = 2;
+  });
+  expect_resumable("dora", [](RunOptions& o) {
+    o.lora.type = "dora";
+    o.lora.dropout = 0.2;
+  });
+  expect_resumable("lokr", [](RunOptions& o) { o.lora.type = "lokr"; });
 }
 
 /// The smallest budget that a plan of this run exists for, in MiB.

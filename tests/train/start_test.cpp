@@ -178,7 +178,7 @@ TEST_F(Start, TrainingBeginsAtTheBase) {
 TEST_F(Start, DoraHasAStartOfItsOwn) {
   options.lora.type = "dora";
   options.lora.init = "lora_ga";
-  EXPECT_ERROR(fill_in(options, files), bad_input, "lora.init", "DoRA");
+  EXPECT_ERROR(fill_in(options, files), bad_input, "lora.init", "dora");
 }
 
 }  // namespace

@@ -166,7 +166,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"dataset", "repeats = 2", "unknown key \"repeats\" in [dataset]",
                 "it belongs in [[dataset.folders]]"},
         Mistake{"lora", "xyzzy = 0.1", "unknown key \"xyzzy\" in [lora]",
-                "[lora] has the keys type, rank, alpha, targets, "},
+                "[lora] has the keys type, factor, rank, "},
         Mistake{"train", "steps = \"many\"", "train.steps is text, it should be a whole number",
                 "write steps ="},
         Mistake{"train", "steps = 10.5",
@@ -340,6 +340,7 @@ train::RunOptions unusual() {
   o.dataset.buckets = true;
   o.dataset.bucket_step = 32;
   o.lora = {"dora",
+            4,
             3,
             1. / 3,
             {"*.attn.to_q", "single_blocks.*"},
