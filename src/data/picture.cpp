@@ -217,7 +217,7 @@ std::vector<uint8_t> encode_png(const Picture& picture) {
   const VImage image = as_vips(picture);
   void* data = nullptr;
   size_t bytes = 0;
-  image.write_to_buffer(".png", &data, &bytes, VImage::option()->set("compression", 6));
+  image.write_to_buffer(".png", &data, &bytes, VImage::option()->set("compression", 3));
   const std::unique_ptr<void, decltype(&g_free)> keep(data, g_free);
   const auto* first = static_cast<const uint8_t*>(data);
   return {first, first + bytes};

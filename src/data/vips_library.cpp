@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/vips_library.h"
 
+#include <algorithm>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -61,10 +62,20 @@ vips::VImage as_vips(const Picture& picture) {
 Picture from_vips(const vips::VImage& image) {
   CHECK(image.bands() == 3 && image.format() == VIPS_FORMAT_UCHAR, "from_vips: 3 bands of 8 bits");
   Picture picture{image.width(), image.height(), {}};
-  size_t bytes = 0;
-  const std::unique_ptr<void, decltype(&g_free)> pixels(image.write_to_memory(&bytes), g_free);
-  const auto* first = static_cast<const uint8_t*>(pixels.get());
-  picture.rgb.assign(first, first + bytes);
+  const size_t row = static_cast<size_t>(picture.width) * 3;
+  picture.rgb.reserve(row * static_cast<size_t>(picture.height));
+  // Strip by strip, since libvips' own way to memory would hold all pixels a second time.
+  constexpr int kStrip = 64;
+  const std::unique_ptr<VipsRegion, decltype(&g_object_unref)> region(
+      vips_region_new(image.get_image()), g_object_unref);
+  for (int top = 0; top < picture.height; top += kStrip) {
+    const VipsRect strip{0, top, picture.width, std::min(kStrip, picture.height - top)};
+    if (!region || vips_region_prepare(region.get(), &strip) != 0) throw vips::VError();
+    for (int y = top; y < top + strip.height; ++y) {
+      const VipsPel* const first = VIPS_REGION_ADDR(region.get(), 0, y);
+      picture.rgb.insert(picture.rgb.end(), first, first + row);
+    }
+  }
   return picture;
 }
 
