@@ -133,6 +133,7 @@ TEST_F(ImportFolder, KohyaTomlWithAccumulationAndOptimizerArguments) {
   EXPECT_EQ(o.output.dtype, "f16");
   EXPECT_EQ(o.train.timestep.sampling, "shift");
   EXPECT_EQ(o.train.timestep.shift, 3);
+  EXPECT_EQ(o.train.noise_offset, 0.05);
   EXPECT_EQ(o.output.path, fs::path("output/from_toml"));
 }
 
@@ -206,6 +207,8 @@ TEST_F(ImportFolder, DiffusersKeepsItsMeaning) {
   EXPECT_THAT(o.lora.targets,
               ElementsAre("*.attn.to_k", "*.attn.to_q", "*.attn.to_v", "*.attn.to_out.0"));
   EXPECT_EQ(o.lora.alpha, 8);
+  EXPECT_EQ(o.lora.dropout, 0.1);
+  EXPECT_EQ(o.lora.dropout_of, "input") << "PEFT's";
   EXPECT_EQ(o.train.steps, 3 * 19);
   EXPECT_EQ(o.train.optimizer.weight_decay, 1e-4) << "the script's default";
   EXPECT_EQ(o.train.schedule.warmup, 50);

@@ -142,6 +142,10 @@ Imported import_diffusers(const ForeignList& arguments, const fs::path& folder) 
   set_steps(to);
   set_learning(to);
   set_targets(to);
+  if (const Foreign* dropout = to.take("lora_dropout")) {
+    to.set("lora.dropout", dropout->text(), *dropout);
+    if (!dropout->is_off()) to.set("lora.dropout_of", "input", *dropout);
+  }
   // FLUX.1's own scheduler shifts only when it samples, so these times are not shifted.
   set_density(to, *to.take("weighting_scheme"), 1);
   set_samples(to);
