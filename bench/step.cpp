@@ -139,6 +139,6 @@ int main(int argc, char** argv) {
       device->name(), z.B, z.S(), z.D, 1e3 * lora, 1e3 * times[0].front(),
       1e3 * cpu[0] / static_cast<double>(times[0].size()));
   for (size_t k = 1; k < kinds.size(); ++k)
-    fmt::print("{}: {:.2f} times LoRA's processor time, {:.2f} times its median\n", kinds[k].first,
-               cpu[k] / cpu[0], median(k) / lora);
+    fmt::print("{}: {:.2f} times LoRA's processor time, {:.2f} times its median time\n",
+               kinds[k].first, cpu[k] / cpu[0], median(k) / lora);
 }
