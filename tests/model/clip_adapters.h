@@ -47,7 +47,7 @@ inline ClipAdapters attach_adapters(
       const TrainedMatrix& b =
           make(name + ".B" + std::to_string(linear.adapters.size()), part.count, part.rank);
       linear.adapters.push_back(
-          {part.first, part.count, ranks, part.rank, scale, b.value.view, b.gradient.view});
+          {part.first, part.count, ranks, part.rank, scale, b.value.view, b.gradient.view, {}});
       ranks += part.rank;
     }
     const TrainedMatrix& a = make(name + ".A", ranks, linear.in());
