@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Crops to the subject, on pictures whose subject box is known.
 
-    python test_subject_crops.py [COUNT]    the figures alone, of COUNT pictures (120)
+    python test_subject_crops.py [COUNT [FIRST]]    the figures alone, of COUNT pictures (120) from seed FIRST (0)
 """
 
 import subprocess
@@ -13,10 +13,10 @@ from programs import program
 ENOUGH = 0.95  # of the box; and of the pictures
 
 
-def crops(folder, count):
+def crops(folder, count, first=0):
     """For each picture: its size, its subject's box, our crop, what found it."""
-    made = [pictures.compose(seed) for seed in range(count)]
-    files = [folder / f"{seed}.png" for seed in range(count)]
+    made = [pictures.compose(seed) for seed in range(first, first + count)]
+    files = [folder / f"{seed}.png" for seed in range(first, first + count)]
     for (picture, _), file in zip(made, files, strict=True):
         picture.save(file, compress_level=1)
     done = subprocess.run([program("crop_dump"), *files], capture_output=True, text=True, timeout=600)
@@ -53,11 +53,11 @@ if __name__ == "__main__":
     import pathlib
     import tempfile
 
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 120
+    count, first = (int(word) for word in (sys.argv[1:] + ["120", "0"][len(sys.argv) - 1 :]))
     with tempfile.TemporaryDirectory() as name:
-        found = crops(pathlib.Path(name), count)
+        found = crops(pathlib.Path(name), count, first)
     print(f"{count} pictures; {ENOUGH:.0%} of the box or more: "
           f"ours {share(found, ours):.1%}, the centre {share(found, centre):.1%}")  # fmt: skip
     words = [word for *_, word in found]
     print(", ".join(f"{word} {words.count(word)}" for word in sorted(set(words))))
-    print("lost:", [i for i, (_, box, crop, _) in enumerate(found) if pictures.held(crop, box) < ENOUGH])
+    print("lost:", [first + i for i, (_, box, crop, _) in enumerate(found) if pictures.held(crop, box) < ENOUGH])

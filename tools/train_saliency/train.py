@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--photographs", nargs="+", default=["/usr/share/backgrounds/mate", "/usr/share/backgrounds/gnome"])
     parser.add_argument("--emoji", default="/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
     parser.add_argument("--output", required=True)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=5400)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--save-every", type=int, default=300)
