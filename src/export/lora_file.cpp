@@ -190,6 +190,7 @@ void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& a
   }
   std::map<std::string, std::string> all = metadata;
   all["format"] = "pt";
+  add_hashes(tensors, all);
   write_safetensors(path, std::move(tensors), all);
 }
 

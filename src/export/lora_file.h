@@ -15,9 +15,9 @@ namespace fluxlora::exporting {
 /// Writes `transformer.<module>.lora_A.weight` and `.lora_B.weight` of every adapter as `dtype`, a
 /// DoRA's `.lora_magnitude_vector` too, whole or not at all. Adapters with a start become such of
 /// twice the rank, (A; A0) and (B, -B0), which every reader takes. LoKr is written in LyCORIS' own
-/// layout. alpha/rank is multiplied into
-/// lora_B, since a file without alpha means scale 1 to every reader; the original alpha is in the
-/// metadata. `metadata` is added to the file's.
+/// layout. alpha/rank is multiplied into lora_B, since a file without alpha means scale 1 to every
+/// reader; the original alpha is in the metadata. `metadata` is added to the file's, with the
+/// sshs hashes of both.
 void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& adapters,
                     const flux::Config& config, DType dtype,
                     const std::map<std::string, std::string>& metadata);

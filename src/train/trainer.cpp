@@ -376,10 +376,27 @@ void Run::report(const std::string& status) const {
   monitor::write_report(paths_.root, info);
 }
 
+/// What other programs show of a LoRA: sd-scripts' ss_ entries, Stability's ModelSpec 1.0.1, both
+/// after flux-facts 3.2; and what a run of ours is. No path, time or machine.
 Metadata Run::lora_metadata() const {
+  const bool dev = model_->config().guidance_embed;
+  const int64_t side = options_.dataset.resolution;
   Metadata metadata{{"format", "pt"},
                     {"fluxlora.trigger", options_.subject.trigger},
-                    {"fluxlora.config", texts_.identity(start_.model_hash, start_.dataset_hash)}};
+                    {"fluxlora.config", texts_.identity(start_.model_hash, start_.dataset_hash)},
+                    {"modelspec.sai_model_spec", "1.0.1"},
+                    {"modelspec.architecture", dev ? "flux-1-dev/lora" : "flux-1-schnell/lora"},
+                    {"modelspec.implementation", "https://github.com/black-forest-labs/flux"},
+                    {"modelspec.title", options_.subject.name},
+                    {"modelspec.trigger_phrase", options_.subject.trigger},
+                    {"modelspec.resolution", fmt::format("{}x{}", side, side)},
+                    {"ss_base_model_version", "flux1"},
+                    {"ss_output_name", options_.subject.name},
+                    {"ss_learning_rate", fmt::format("{}", options_.train.schedule.learning_rate)},
+                    {"ss_max_train_steps", std::to_string(options_.train.steps)},
+                    {"ss_steps", std::to_string(state_->step)},
+                    {"ss_seed", std::to_string(options_.train.seed)},
+                    {"ss_num_train_images", std::to_string(dataset_.examples.size())}};
   if (!start_.started.empty()) metadata["fluxlora.started"] = start_.started;
   return metadata;
 }
