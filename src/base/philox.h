@@ -15,15 +15,18 @@ namespace fluxlora {
 
 /// What a draw is for. Part of the counter: two purposes never share numbers.
 enum class Draw : uint32_t {
-  noise = 1,     ///< the noise of a training example
-  timestep = 2,  ///< its flow time
-  order = 3,     ///< the order of pictures in an epoch
-  dropout = 4,   ///< whether a caption is dropped
-  init = 5,      ///< the start of an adapter
-  sample = 6,    ///< the first latents of a sample
-  caption = 7,   ///< the forms of a caption
-  augment = 8,   ///< which of its captions an example has, and whether it is mirrored
-  adapter = 9,   ///< what an adapter's dropout sets aside
+  noise = 1,        ///< the noise of a training example
+  timestep = 2,     ///< its flow time
+  order = 3,        ///< the order of pictures in an epoch
+  dropout = 4,      ///< whether a caption is dropped
+  init = 5,         ///< the start of an adapter
+  sample = 6,       ///< the first latents of a sample
+  caption = 7,      ///< the forms of a caption
+  augment = 8,      ///< which of its captions an example has, and whether it is mirrored
+  adapter = 9,      ///< what an adapter's dropout sets aside
+  held_out = 20,    ///< which pictures validate
+  validation = 21,  ///< their noise
+  drift = 22,       ///< the noise that drift is measured from
 };
 
 /// The second word of the counter for the dropout of a layer's adapters.

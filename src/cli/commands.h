@@ -14,6 +14,7 @@ void add_train(CLI::App& program, int& status);
 void add_prepare(CLI::App& program, int& status);
 void add_sample(CLI::App& program, int& status);
 void add_plan(CLI::App& program, int& status);
+void add_evaluate(CLI::App& program, int& status);
 void add_inspect(CLI::App& program, int& status);
 void add_convert(CLI::App& program, int& status);
 void add_resize(CLI::App& program, int& status);

@@ -37,6 +37,7 @@ int run(int count, char** values) {
   cli::add_prepare(program, status);
   cli::add_plan(program, status);
   cli::add_sample(program, status);
+  cli::add_evaluate(program, status);
   cli::add_inspect(program, status);
   cli::add_convert(program, status);
   cli::add_merge(program, status);

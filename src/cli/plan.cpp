@@ -17,6 +17,7 @@
 #include "cli/commands.h"
 #include "cli/machine.h"
 #include "config/config.h"
+#include "train/automatic.h"
 #include "train/fill_in.h"
 #include "train/memory_plan.h"
 
@@ -121,6 +122,8 @@ void print_text(const train::MemoryPlan& plan, const train::Machine& machine) {
 void run_plan(const PlanArgs& args) {
   train::RunOptions options = config::load_config(args.config, args.sets);
   const ModelFiles files = open_what_is_there(options);
+  if (options.lora.rank == train::kAutomatic)  // the steps do not matter here
+    for (const std::string& reason : train::settle_automatic(options)) log_info(reason);
   bool on_host = false;
   const train::Machine machine = machine_for(args, options, on_host);
   const train::MemoryPlan plan =

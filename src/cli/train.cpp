@@ -15,7 +15,9 @@
 #include "cli/commands.h"
 #include "config/config.h"
 #include "monitor/console.h"
+#include "train/automatic.h"
 #include "train/fill_in.h"
+#include "train/refit.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
 
@@ -44,6 +46,8 @@ void compare_with_earlier(const train::RunOptions& options) {
   if (earlier.dataset.folders.size() == folders)
     for (size_t i = 0; i < folders; ++i)
       earlier.dataset.folders[i].path = options.dataset.folders[i].path;
+  earlier.validate.stop = options.validate.stop;
+  earlier.validate.refit = options.validate.refit;
   const auto difference = config::first_difference(earlier, options);
   if (!difference) return;
   throw bad_input(difference->key,
@@ -51,23 +55,47 @@ void compare_with_earlier(const train::RunOptions& options) {
                   "set it back to go on, or give another output.path");
 }
 
+train::Outcome train_once(Device& device, const train::RunOptions& options,
+                          const std::vector<std::string>& chosen, bool resume) {
+  train::Texts texts;
+  for (const std::string& reason : chosen) texts.config += "# auto: " + reason + "\n";
+  texts.config += config::to_toml(options);
+  texts.identity = [&options](const std::string& model, const std::string& dataset) {
+    return config::identity_toml(options, model, dataset);
+  };
+  const std::unique_ptr<monitor::Sink> console = monitor::make_console();
+  for (const std::string& reason : chosen) console->on_note(reason);
+  const train::Outcome outcome =
+      train::Trainer(device, options, texts, {{console.get()}, stop_requested}).run(resume);
+  show_progress("");
+  return outcome;
+}
+
+/// validate.refit: what is there of another refit, of another length, goes.
+train::Outcome train_again(Device& device, const train::RunOptions& options) {
+  const train::RunPaths paths = train::run_paths(options);
+  log_info(fmt::format("training once more, on all pictures, for {} steps", options.train.steps));
+  std::error_code ignored;  // whatever stays shows in the run's own errors
+  if (file_exists(paths.config()) && read_text(paths.config()) != config::to_toml(options))
+    std::filesystem::remove_all(paths.root, ignored);
+  return train_once(device, options, {}, folder_exists(paths.root));
+}
+
 int run_train(const TrainArgs& args) {
   train::RunOptions options = config::load_config(args.config, args.sets);
   train::fill_in(options, open_model(options.model));
+  const std::vector<std::string> chosen = train::settle_automatic(options);
   if (args.resume) compare_with_earlier(options);
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);
   install_signal_handlers();
 
-  train::Texts texts;
-  texts.config = config::to_toml(options);
-  texts.identity = [&options](const std::string& model, const std::string& dataset) {
-    return config::identity_toml(options, model, dataset);
-  };
-  const std::unique_ptr<monitor::Sink> console = monitor::make_console();
-  const train::Outcome outcome =
-      train::Trainer(*device, options, texts, {{console.get()}, stop_requested}).run(args.resume);
-  show_progress("");
+  train::Outcome outcome = train_once(*device, options, chosen, args.resume);
+  if (outcome.stopped) return 128 + stop_signal();
+  if (const auto all = train::refit_options(options)) {
+    outcome = train_again(*device, *all);
+    if (!outcome.stopped) train::take_refit(options, *all);
+  }
   return outcome.stopped ? 128 + stop_signal() : 0;
 }
 

@@ -31,6 +31,7 @@ std::vector<RunKey> train_keys();
 std::vector<RunKey> optimizer_keys();
 std::vector<RunKey> timestep_keys();
 std::vector<RunKey> memory_keys();
+std::vector<RunKey> validate_keys();
 std::vector<RunKey> sample_keys();
 std::vector<RunKey> output_keys();
 

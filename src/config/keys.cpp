@@ -34,8 +34,9 @@ bool within(const Limits& limits, double value) {
 std::span<const RunKey> run_keys() {
   static const std::vector<RunKey> keys = [] {
     std::vector<RunKey> all;
-    for (const auto table : {model_keys, subject_keys, dataset_keys, lora_keys, train_keys,
-                             optimizer_keys, timestep_keys, memory_keys, sample_keys, output_keys})
+    for (const auto table :
+         {model_keys, subject_keys, dataset_keys, lora_keys, train_keys, optimizer_keys,
+          timestep_keys, memory_keys, validate_keys, sample_keys, output_keys})
       for (RunKey& key : table()) all.push_back(std::move(key));
     return all;
   }();
@@ -50,6 +51,8 @@ std::span<const Table> tables() {
       {"lora", "The adapter."},
       {"train", "How it learns."},
       {"memory", "What it may take. A plan changes the time of a step, never its result."},
+      {"validate",
+       "Pictures kept out of training tell learning from memorising, and when to stop."},
       {"sample", "Pictures on the way, each time from the same prompts and noise."},
       {"output", "What is left."},
   };
@@ -57,7 +60,7 @@ std::span<const Table> tables() {
 }
 
 std::span<const std::string> later_names() {
-  static const std::vector<std::string> names{"validate", "train.deterministic"};
+  static const std::vector<std::string> names{"train.deterministic"};
   return names;
 }
 

@@ -66,6 +66,7 @@ struct Key {
   std::string source = "";  ///< of the default
   std::string unit = "";
   Limits limits = {};
+  std::optional<int64_t> automatic = {};  ///< what the word "auto" stands for; none: not taken
   std::vector<std::string> choices = {};  ///< the words that it takes; empty: any
   std::vector<std::string> later = {};    ///< words that it will take
   Kind kind = Kind::plain;

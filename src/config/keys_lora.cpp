@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/key_tables.h"
+#include "train/automatic.h"
 
 namespace fluxlora::config {
 
@@ -21,9 +22,11 @@ std::vector<RunKey> lora_keys() {
       {.table = "lora",
        .name = "rank",
        .access = AT(lora.rank),
-       .meaning = "Rank of the adapters: how much they can learn, and how large the file is",
+       .meaning = "Rank of the adapters: how much they can learn, and how large the file is; `auto` "
+                  "chooses by the number and variety of the pictures, and alpha with it",
        .source = "common for subjects",
-       .limits = at_least(1, 4096)},
+       .limits = at_least(1, 4096),
+       .automatic = train::kAutomatic},
       {.table = "lora",
        .name = "alpha",
        .access = AT(lora.alpha),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/key_tables.h"
+#include "train/automatic.h"
 
 namespace fluxlora::config {
 
@@ -8,10 +9,11 @@ std::vector<RunKey> train_keys() {
       {.table = "train",
        .name = "steps",
        .access = AT(train.steps),
-       .meaning = "Updates of the adapters",
+       .meaning = "Updates of the adapters; `auto` chooses by the number of pictures",
        .source = "common for 10 to 30 pictures",
        .unit = "steps",
-       .limits = at_least(1, kLargestCount)},
+       .limits = at_least(1, kLargestCount),
+       .automatic = train::kAutomatic},
       {.table = "train",
        .name = "batch_size",
        .access = AT(train.batch_size),
@@ -76,6 +78,14 @@ std::vector<RunKey> train_keys() {
        .meaning = "Share of pictures that are trained with the empty caption",
        .source = "ai-toolkit",
        .limits = at_least(0, 1)},
+      {.table = "train",
+       .name = "max_time",
+       .access = AT(train.max_time),
+       .meaning = "The run ends after this time, with what it has learnt so far; 0: no limit",
+       .source = "own",
+       .unit = "minutes",
+       .limits = at_least(0),
+       .says = Says::place},
   };
 }
 

@@ -16,6 +16,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr const char* kAuto = "auto";
+
 /// "a, b or c".
 std::string one_of(const std::vector<std::string>& words) {
   std::string text;
@@ -223,6 +225,10 @@ void assign_any(Owner& owner, const Key<Owner>& key, const toml::node& node, con
   const std::string name = key.full();
   const Context at{name, place, key.kind};
   const Rules rules{key.limits, key.choices, key.later};
+  if (key.automatic && node.value<std::string>() == kAuto) {
+    std::get<Member<Owner, int64_t>>(key.access)(owner) = *key.automatic;
+    return;
+  }
   std::visit(
       [&](auto member) {
         auto& value = member(owner);
@@ -285,6 +291,8 @@ template <typename Owner>
 std::string any_value_text(const Owner& owner, const Key<Owner>& key) {
   CHECK(key.kind != Kind::folder, "dataset.path has no place of its own");
   auto& readable = const_cast<Owner&>(owner);  // members give a reference to read and write
+  if (key.automatic && std::get<Member<Owner, int64_t>>(key.access)(readable) == *key.automatic)
+    return toml_string(kAuto);
   return std::visit([&](auto member) { return text(key.kind, member(readable)); }, key.access);
 }
 

@@ -56,8 +56,11 @@ std::string type_of(const Key<Owner>& key) {
   };
   struct {
     const decltype(with)& add;
+    bool automatic;
     std::string operator()(Member<Owner, bool>) const { return "true or false"; }
-    std::string operator()(Member<Owner, int64_t>) const { return add("whole number"); }
+    std::string operator()(Member<Owner, int64_t>) const {
+      return add("whole number") + (automatic ? ", or `auto`" : "");
+    }
     std::string operator()(Member<Owner, double>) const { return add("number"); }
     std::string operator()(Member<Owner, std::optional<double>>) const { return add("number"); }
     std::string operator()(Member<Owner, std::string>) const { return "text"; }
@@ -69,7 +72,7 @@ std::string type_of(const Key<Owner>& key) {
     std::string operator()(Member<Owner, std::vector<int64_t>>) const {
       return fmt::format("list; each {}", add("whole number"));
     }
-  } type{with};
+  } type{with, key.automatic.has_value()};
   if (key.kind == Kind::folder) return "path";
   return std::visit(type, key.access);
 }

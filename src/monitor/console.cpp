@@ -42,7 +42,9 @@ class Console : public Sink {
   }
 
   void on_validation(const ValidationEvent& event) override {
-    log_info(fmt::format("step {}: validation loss {:.4f}", event.step, event.loss));
+    log_info(fmt::format("step {}: validation loss {:.4f}{}{}", event.step, event.loss,
+                         event.step ? fmt::format(" (untrained {:.4f})", event.base) : "",
+                         event.drift ? fmt::format(", drift {:.4f}", *event.drift) : ""));
   }
 
   void on_note(const std::string& note) override { log_info(note); }

@@ -48,7 +48,9 @@ class Jsonl : public Sink {
   }
 
   void on_validation(const ValidationEvent& event) override {
-    write({{"step", event.step}, {"val_loss", event.loss}});
+    Json line{{"step", event.step}, {"val_loss", event.loss}};
+    if (event.drift) line["drift"] = *event.drift;
+    write(line);
   }
 
  private:
@@ -107,7 +109,8 @@ Metrics read_metrics(const fs::path& path) {
   each_line(path, text, [&](std::string_view, const Json& json) {
     const int64_t step = json.at("step").get<int64_t>();
     if (json.contains("val_loss")) {
-      metrics.validations.push_back({step, number(json, "val_loss")});
+      metrics.validations.push_back({step, number(json, "val_loss"), {}});
+      if (json.contains("drift")) metrics.validations.back().drift = number(json, "drift");
       return;
     }
     Metrics::Step& entry = metrics.steps.emplace_back();

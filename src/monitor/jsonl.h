@@ -3,7 +3,7 @@
 //
 //   {"step":12,"loss":0.41,"lr":0.0001,"grad_norm":0.02,"param_norm":9.1,"seconds":0.31,
 //    "timesteps":[0.62]}
-//   {"step":250,"val_loss":0.39}
+//   {"step":250,"val_loss":0.39,"drift":0.012}
 //
 // Numbers are written with the digits that give the same double back; one that is not finite is
 // null.
@@ -39,6 +39,7 @@ struct Metrics {
   struct Validation {
     int64_t step = 0;
     double loss = 0;
+    std::optional<double> drift;
   };
   std::vector<Step> steps;
   std::vector<Validation> validations;

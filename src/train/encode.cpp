@@ -146,6 +146,9 @@ Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
   const bool samples = options.sample.every > 0;
   if (samples)
     prompts.insert(prompts.end(), options.sample.prompts.begin(), options.sample.prompts.end());
+  const bool validates = options.validate.every > 0;
+  if (validates)
+    prompts.insert(prompts.end(), options.validate.prompts.begin(), options.validate.prompts.end());
   encoded.book = eval::encode_prompts(
       device, model, prompts,
       {options.model.text_tokens, &cache, hooks.note, hooks.progress, hooks.stop});
@@ -166,6 +169,9 @@ Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
   if (samples)
     for (const std::string& prompt : options.sample.prompts)
       encoded.samples.push_back(&encoded.book.at(prompt));
+  if (validates)
+    for (const std::string& prompt : options.validate.prompts)
+      encoded.neutral.push_back(&encoded.book.at(prompt));
   return encoded;
 }
 

@@ -32,6 +32,7 @@ struct Encoded {
   std::vector<std::vector<const eval::PromptStates*>> preserved;
   const eval::PromptStates* no_prompt = nullptr;   ///< the empty caption; null without dropout
   std::vector<const eval::PromptStates*> samples;  ///< by sample prompt
+  std::vector<const eval::PromptStates*> neutral;  ///< by prompt of validate.prompts
   eval::PromptBook book;
 };
 

@@ -24,7 +24,7 @@ void check_choices(RunOptions& o) {
   if (o.output.dtype != "f32" && o.output.dtype != "bf16" && o.output.dtype != "f16")
     throw bad_input("output.dtype", "\"" + o.output.dtype + "\" is not a type of tensors",
                     "use f32, bf16 or f16");
-  if (o.train.steps < 1 || o.train.steps > 10'000'000)
+  if (o.train.steps < 0 || o.train.steps > 10'000'000)
     throw bad_input("train.steps", fmt::format("is {}", o.train.steps),
                     "give a number from 1 to 10000000");
   if (o.sample.every > 0 && o.sample.steps < 1)
@@ -46,6 +46,17 @@ void check_choices(RunOptions& o) {
   if (o.train.optimizer.optimizer == "schedule_free" && o.train.schedule.schedule != "constant")
     throw bad_input("train.schedule", "schedule_free is there in place of a schedule",
                     "use constant, with train.warmup if you like");
+}
+
+/// Of what the model knows, far from any subject.
+std::vector<std::string> neutral_prompts(const std::string& model_path) {
+  if (is_builtin_model(model_path))
+    return {"a red circle on the left on a plain green background",
+            "a large blue star in the middle on a striped pink background",
+            "a yellow heart at the top on a grey background",
+            "a green square beside a purple moon on a white background"};
+  return {"a portrait of a woman in a garden", "a dog running on a beach",
+          "a city street at night in the rain", "a bowl of fruit on a wooden table"};
 }
 
 }  // namespace
@@ -75,6 +86,7 @@ void fill_in(RunOptions& o, const ModelFiles& model) {
                            ? std::vector<std::string>{"a house by a lake, [trigger]",
                                                       "a portrait of a woman, [trigger]"}
                            : std::vector<std::string>{"[trigger]", "[trigger] on a beach"};
+  if (o.validate.prompts.empty()) o.validate.prompts = neutral_prompts(o.model.path);
   check_choices(o);
   const int64_t step = eval::size_step(model);
   eval::check_size("sample.width, sample.height",

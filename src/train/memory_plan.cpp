@@ -66,6 +66,7 @@ class PaperRun {
   }
   PlanProblem problem();
   Owners training_owners(const Plan& plan);
+  void add_validation(Owners& owners);
   void add_sampling(Owners& owners);
   Owners encoding_owners() const;
   double seconds(const Plan& plan, const PlanProblem& problem);
@@ -124,6 +125,7 @@ PlanProblem PaperRun::problem() {
   lowest.level.assign(problem.blocks.size(), 0);
   for (auto& part : lowest.visits) part.assign(problem.blocks.size(), false);
   Owners owners = training_owners(lowest);
+  add_validation(owners);
   add_sampling(owners);
   problem.fixed = sum(owners, true);
   std::array<int64_t, 2> shared{};
@@ -163,6 +165,13 @@ Owners PaperRun::training_owners(const Plan& plan) {
   add("training batches", batches);
   add("work memory", paper_.work_bytes());
   return owners;
+}
+
+/// One picture of each size at a time, while the training memory is there.
+void PaperRun::add_validation(Owners& owners) {
+  int64_t bytes = 0;
+  for (const Size size : in_.validated) bytes += flux::Workspace(model_, sizes(size, 1)).bytes();
+  if (bytes > 0) owners.push_back({"validation", bytes, true});
 }
 
 /// Samples are painted while the training memory is there; then their latents are decoded.
@@ -238,6 +247,7 @@ MemoryPlan PaperRun::plan() {
   plan.residence = {found->visits};
   plan.keep = levels(*found);
   plan.owners = training_owners(*found);
+  add_validation(plan.owners);
   add_sampling(plan.owners);
   plan.phase = "train";
   plan.host_bytes = sum(plan.owners, false);
@@ -277,6 +287,8 @@ PlanInputs plan_inputs(const RunOptions& options, const ModelFiles& model, bool 
   in.precision = transformer_precision(options.model.precision, on_host);
   in.options = options;
   in.shapes = shapes;
+  if (options.validate.every > 0)
+    for (const BatchShape& shape : shapes) in.validated.insert(shape.size);
   const int64_t width = dtype_size(in.precision.act);
   const auto weights = [&](const std::filesystem::path& path, Network network, int64_t standard) {
     return width * (path.empty() ? standard : TensorSource(path, network).numbers());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ struct PlanInputs {
   Precision precision;
   RunOptions options;                             ///< filled in (fill_in.h)
   std::vector<BatchShape> shapes;                 ///< of the training batches
+  std::set<Size> validated = {};                  ///< sizes of the held-out pictures
   VaeConfig vae{.widths = {128, 256, 512, 512}};  ///< FLUX.1's when its file is not there
   int64_t vae_weights = 0;                        ///< bytes on the device,
   int64_t text_encoder = 0;                       ///< of the larger text encoder likewise
@@ -53,7 +55,8 @@ struct MemoryPlan {
   std::string summary() const;
 };
 
-/// What is planned of a run whose batches have these shapes. `model` may lack all but the
+/// What is planned of a run whose batches have these shapes, and that validates on pictures of all
+/// their sizes. `model` may lack all but the
 /// transformer: then the sizes of FLUX.1's other networks are assumed. Reads headers alone.
 PlanInputs plan_inputs(const RunOptions& options, const ModelFiles& model, bool on_host,
                        const std::vector<BatchShape>& shapes);

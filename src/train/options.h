@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "eval/early_stop.h"
 #include "flow/timestep.h"
 #include "lora/options.h"
 #include "model/pipeline.h"
@@ -35,6 +36,7 @@ struct TrainOptions {
   int64_t seed = 0;
   double guidance = 1.0;  ///< fed to the model while training
   double caption_dropout = 0.05;
+  double max_time = 0;  ///< minutes after which the run ends, whatever is left; 0: no limit
   flow::TimestepOptions timestep;
   std::string loss = "l2";         ///< or "huber", "smooth_l1"
   double huber_c = 0.1;            ///< where those two turn from a square into a line
@@ -45,6 +47,16 @@ struct TrainOptions {
   optim::ScheduleOptions schedule;
   double b_ratio = 1;              ///< of the learning rate, for every B (LoRA+)
   std::vector<std::string> rates;  ///< "PATTERN = FACTOR" of the learning rate, by module
+};
+
+struct ValidateOptions {
+  int64_t every = 250;    ///< steps between validations; 0: never, and nothing is held out
+  int64_t held_out = -1;  ///< pictures kept out of training; -1: by their number
+  int64_t timesteps = 4;  ///< flow times of each picture
+  std::vector<std::string> prompts;  ///< neutral ones, for drift; empty: four of our own
+  bool stop = true;                  ///< end the run when more steps bring nothing
+  eval::StopOptions stopping;        ///< what counts as nothing
+  bool refit = false;                ///< train once more, on all pictures, for as long as was best
 };
 
 struct SampleOptions {
@@ -79,6 +91,7 @@ struct RunOptions {
   lora::Options lora;
   TrainOptions train;
   MemoryOptions memory;
+  ValidateOptions validate;
   SampleOptions sample;
   OutputOptions output;
 };

@@ -53,12 +53,12 @@ std::vector<std::string> sample_files(const std::filesystem::path& folder) {
   return files;
 }
 
-void write_before_after(const RunPaths& paths) {
+void write_before_after(const RunPaths& paths, int64_t after) {
   const std::vector<int64_t> steps = step_folders(paths.samples());
-  if (steps.size() < 2) return;
+  if (steps.empty() || steps.front() == after || !folder_exists(paths.samples(after))) return;
   std::vector<Picture> pictures;
   int columns = 0;
-  for (const int64_t step : {steps.front(), steps.back()}) {
+  for (const int64_t step : {steps.front(), after}) {
     for (const std::string& file : sample_files(paths.samples(step)))
       pictures.push_back(read_picture(file));
     if (!columns) columns = static_cast<int>(pictures.size());
@@ -66,7 +66,7 @@ void write_before_after(const RunPaths& paths) {
   if (!columns) return;
   GridOptions options;
   options.columns = columns;
-  options.row_labels = {"before", fmt::format("after {} steps", steps.back())};
+  options.row_labels = {"before", fmt::format("after {} steps", after)};
   write_png(paths.before_after(), grid(pictures, options));
 }
 

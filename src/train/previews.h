@@ -37,7 +37,7 @@ class Previews {
 /// The pictures of a samples folder in their order.
 std::vector<std::string> sample_files(const std::filesystem::path& folder);
 
-/// before_after.png: the first samples above the last; nothing without two sets of samples.
-void write_before_after(const RunPaths& paths);
+/// before_after.png: the first samples above those of step `after`; nothing without both.
+void write_before_after(const RunPaths& paths, int64_t after);
 
 }  // namespace fluxlora::train

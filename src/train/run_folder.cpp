@@ -142,7 +142,8 @@ void RunFolder::remove_leftovers() const {
   }
 }
 
-void remove_old_checkpoints(const RunPaths& paths, const OutputOptions& output, int64_t steps) {
+void remove_old_checkpoints(const RunPaths& paths, const OutputOptions& output, int64_t steps,
+                            int64_t best) {
   const std::vector<int64_t> all = step_folders(paths.checkpoints());
   const auto regular = [&](int64_t step) {
     return step == steps || (output.checkpoint_every > 0 && step % output.checkpoint_every == 0);
@@ -152,7 +153,7 @@ void remove_old_checkpoints(const RunPaths& paths, const OutputOptions& output, 
   for (auto step = all.rbegin(); step != all.rend(); ++step) {
     const bool stays = regular(*step) ? kept < keep : step == all.rbegin();
     if (stays && regular(*step)) ++kept;
-    if (!stays) remove_whole(paths.checkpoint(*step));
+    if (!stays && *step != best) remove_whole(paths.checkpoint(*step));
   }
 }
 

@@ -84,9 +84,10 @@ class RunFolder {
   std::unique_ptr<FolderLock> lock_;
 };
 
-/// Keeps the newest `keep` regular checkpoints, and the newest of all. Regular are those at
-/// multiples of `every` and at the last step; others come from interruptions and only serve to go
-/// on.
-void remove_old_checkpoints(const RunPaths& paths, const OutputOptions& output, int64_t steps);
+/// Keeps the newest `keep` regular checkpoints, the newest of all, and that of step `best`. Regular
+/// are those at multiples of `every` and at the last step; others come from interruptions and only
+/// serve to go on, or were the best for a while.
+void remove_old_checkpoints(const RunPaths& paths, const OutputOptions& output, int64_t steps,
+                            int64_t best);
 
 }  // namespace fluxlora::train

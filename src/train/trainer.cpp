@@ -6,6 +6,7 @@
 #include <ctime>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include <fmt/format.h>
@@ -29,6 +30,7 @@
 #include "train/previews.h"
 #include "train/start.h"
 #include "train/step.h"
+#include "train/validator.h"
 
 namespace fluxlora::train {
 namespace {
@@ -78,11 +80,18 @@ class Run {
   void load_assistant();
   void find_adapters_start(const std::vector<flux::Keep>& keep);
   void check_disk() const;
+  void load_validator();
+  std::span<const Example> held_out() const {
+    return std::span(dataset_.examples).subspan(trained_.size());
+  }
+  std::string reason_to_end() const;
   Outcome train();
   void step();
+  void validate();
+  bool best_so_far() const;
   void save();
-  void paint();
-  Outcome finish();
+  void paint(bool last);
+  Outcome finish(const std::string& reason);
   Outcome stopped();
   Outcome end(const Outcome& outcome);
   void report(const std::string& status) const;
@@ -102,7 +111,8 @@ class Run {
   const RunPaths& paths_;
 
   ModelFiles model_files_;
-  Dataset dataset_;
+  Dataset dataset_;  ///< what is held out stands at the end
+  std::vector<Example> trained_;
   std::vector<lora::AdapterSpec> targets_;
   CheckpointInfo start_;
   std::unique_ptr<monitor::Sink> metrics_;
@@ -113,8 +123,12 @@ class Run {
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::unique_ptr<Stepper> stepper_;
   std::unique_ptr<Previews> previews_;
+  std::unique_ptr<Validator> validator_;
   std::unique_ptr<State> state_;
   int64_t saved_step_ = -1;
+  double seconds_ = 0;  ///< of all steps of this start
+  double earlier_ = 0;  ///< of the steps of earlier ones
+  std::chrono::steady_clock::time_point start_of_steps_;
 };
 
 Outcome Run::run(bool resume) {
@@ -168,6 +182,8 @@ void Run::look_at_model() {
 void Run::look_at_pictures() {
   const std::string& trigger = options_.subject.trigger;
   dataset_ = scan(options_.dataset, trigger);
+  const int64_t trained = hold_out(dataset_, options_);
+  trained_.assign(dataset_.examples.begin(), dataset_.examples.begin() + trained);
   for (const prepare::Finding& finding : prepare::check(dataset_))
     dataset_.warnings.push_back(finding.line());
   const auto clip = open_clip_tokenizer(model_files_.clip_tokenizer);
@@ -221,9 +237,11 @@ void Run::open_files() {
 void Run::load_networks() {
   const TrainOptions& t = options_.train;
   const Precision precision = transformer_precision(options_.model.precision, device_.is_host());
-  const MemoryPlan plan = plan_memory(plan_inputs(options_, model_files_, device_.is_host(),
-                                                  Stepper::shapes(dataset_.examples, options_)),
-                                      machine_of(device_, options_.memory));
+  PlanInputs inputs =
+      plan_inputs(options_, model_files_, device_.is_host(), Stepper::shapes(trained_, options_));
+  inputs.validated.clear();
+  for (const Example& example : held_out()) inputs.validated.insert(example.size);
+  const MemoryPlan plan = plan_memory(inputs, machine_of(device_, options_.memory));
   if (plan.budget > 0)
     note(fmt::format("memory: {:.0f} of {:.0f} MiB planned; {}", mib(plan.device_bytes),
                      mib(plan.budget), plan.summary()));
@@ -248,12 +266,32 @@ void Run::load_networks() {
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
   if (start_.step > 0) load_checkpoint(paths_, start_.step, *state_);
   check_disk();
-  stepper_ = std::make_unique<Stepper>(*model_, dataset_.examples, encoded_, options_, plan.keep);
+  stepper_ = std::make_unique<Stepper>(*model_, trained_, encoded_, options_, plan.keep);
+  load_validator();
   if (options_.sample.every > 0)
     previews_ = std::make_unique<Previews>(device_, *model_, model_files_, encoded_, options_);
   note(fmt::format("{} pictures, {} adapters, {} trained parameters, {:.0f} MiB for a step, {}",
-                   dataset_.examples.size(), targets_.size(), adapters_->size(),
-                   mib(stepper_->bytes()), device_.name()));
+                   trained_.size(), targets_.size(), adapters_->size(), mib(stepper_->bytes()),
+                   device_.name()));
+}
+
+void Run::load_validator() {
+  if (options_.validate.every == 0) return;
+  if (held_out().empty()) {
+    note("too few pictures to hold some out: nothing validates this run");
+    return;
+  }
+  std::string names;
+  for (const Example& example : held_out())
+    names += (names.empty() ? "" : ", ") + example.path.filename().string();
+  note(fmt::format("held out to validate: {}", names));
+  std::vector<eval::LossPoint> history;
+  const monitor::Metrics metrics = monitor::read_metrics(paths_.metrics());
+  for (const auto& point : metrics.validations) history.push_back({point.step, point.loss});
+  validator_ =
+      std::make_unique<Validator>(*model_, *adapters_, read_scheduler_config(model_files_),
+                                  encoded_, static_cast<int64_t>(trained_.size()), options_);
+  validator_->remember(std::move(history));
 }
 
 /// The matrices that adapters begin with, where they are not drawn at random; a checkpoint has its
@@ -269,7 +307,7 @@ void Run::find_adapters_start(const std::vector<flux::Keep>& keep) {
     first_file_ =
         lora.init == "pissa"
             ? principal_start(*model_, targets_, static_cast<uint64_t>(options_.train.seed))
-            : gradient_start(*model_, targets_, {dataset_.examples, encoded_, keep}, options_);
+            : gradient_start(*model_, targets_, {trained_, encoded_, keep}, options_);
   }
 }
 
@@ -284,7 +322,7 @@ void Run::load_assistant() {
 }
 
 void Run::check_disk() const {
-  const int64_t needed = checkpoint_bytes(*state_) * (options_.output.keep + 2);
+  const int64_t needed = checkpoint_bytes(*state_) * (options_.output.keep + 3);
   std::error_code error;
   const auto space = std::filesystem::space(paths_.root, error);
   if (!error && space.available < static_cast<uintmax_t>(needed))
@@ -295,14 +333,29 @@ void Run::check_disk() const {
         "free some space, lower output.keep, or give another output.path");
 }
 
+/// Why the run should end before its last step; empty while it should not.
+std::string Run::reason_to_end() const {
+  const std::chrono::duration<double> now = std::chrono::steady_clock::now() - start_of_steps_;
+  if (const double most = 60 * options_.train.max_time; most > 0 && earlier_ + now.count() >= most)
+    return fmt::format("train.max_time, {} minutes, is over", options_.train.max_time);
+  return validator_ ? validator_->advice().reason : "";
+}
+
 Outcome Run::train() {
+  start_of_steps_ = std::chrono::steady_clock::now();
+  for (const auto& step : monitor::read_metrics(paths_.metrics()).steps) earlier_ += step.seconds;
+  validate();
   while (true) {
-    paint();
+    paint(state_->step >= options_.train.steps);
     if (stop_()) return stopped();
-    if (state_->step >= options_.train.steps) return finish();
+    if (state_->step >= options_.train.steps) return finish("");
+    if (const std::string reason = reason_to_end(); !reason.empty()) return finish(reason);
     step();
+    validate();
     const int64_t every = options_.output.checkpoint_every;
-    if (state_->step == options_.train.steps || (every > 0 && state_->step % every == 0)) save();
+    if (state_->step == options_.train.steps || (every > 0 && state_->step % every == 0) ||
+        best_so_far())
+      save();
   }
 }
 
@@ -310,10 +363,25 @@ void Run::step() {
   const auto begin = std::chrono::steady_clock::now();
   const StepResult result = stepper_->run(*state_);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  seconds_ += seconds.count();
   tell(&monitor::Sink::on_step,
        monitor::StepEvent{state_->step, options_.train.steps, result.loss, result.learning_rate,
                           result.grad_norm, seconds.count(), result.timesteps, result.param_norm,
                           result.preserved, result.noise_scale});
+}
+
+/// The same noise and times at every validation; an assistant is off, as it will be in use.
+void Run::validate() {
+  if (!validator_ || !validator_->due(state_->step)) return;
+  const Averaged averaged(*state_);
+  if (assistant_) assistant_->set_multiplier(0);
+  const monitor::ValidationEvent event = validator_->measure(state_->step);
+  if (assistant_) assistant_->set_multiplier(1);
+  tell(&monitor::Sink::on_validation, event);
+}
+
+bool Run::best_so_far() const {
+  return validator_ && validator_->best_step() == state_->step;
 }
 
 void Run::save() {
@@ -322,14 +390,15 @@ void Run::save() {
   if (saved_step_ == info.step) return;
   save_checkpoint(paths_, info, *state_, lora_dtype(options_.output.dtype), lora_metadata());
   saved_step_ = info.step;
-  remove_old_checkpoints(paths_, options_.output, options_.train.steps);
+  remove_old_checkpoints(paths_, options_.output, options_.train.steps,
+                         validator_ ? validator_->best_step() : 0);
   note(fmt::format("checkpoint of step {} saved", info.step));
   report(fmt::format("running: {} of {} steps", info.step, options_.train.steps));
 }
 
 /// The samples of this step, unless an earlier start made them.
-void Run::paint() {
-  if (!previews_ || !Previews::due(options_, state_->step) ||
+void Run::paint(bool last) {
+  if (!previews_ || !(last || Previews::due(options_, state_->step)) ||
       folder_exists(paths_.samples(state_->step)))
     return;
   const Averaged averaged(*state_);
@@ -341,13 +410,29 @@ void Run::paint() {
        monitor::SamplesEvent{state_->step, files, options_.sample.prompts});
 }
 
-Outcome Run::finish() {
+/// Leaves the best state as the result. `reason` says why the run ends before its last step.
+Outcome Run::finish(const std::string& reason) {
   save();
+  const int64_t done = state_->step, steps = options_.train.steps;
+  std::string text = done >= steps ? fmt::format("finished: {} steps", done)
+                                   : fmt::format("finished after {} of {} steps", done, steps);
+  if (!reason.empty()) text += ": " + reason;
+  if (validator_) {
+    note(fmt::format("validation took {:.1f} s beside {:.1f} s of steps", validator_->seconds(),
+                     seconds_));
+    const int64_t best = validator_->best_step();
+    if (best > 0 && best != done) {
+      load_checkpoint(paths_, best, *state_);
+      text += fmt::format("; the LoRA is that of step {}, whose validation loss {:.4f} is the best",
+                          best, validator_->best_loss());
+    }
+  }
+  paint(/*last=*/true);
   const Averaged averaged(*state_);
   exporting::write_adapters(paths_.lora(), *adapters_, model_->config(),
                             lora_dtype(options_.output.dtype), lora_metadata());
-  write_before_after(paths_);
-  return end({false, state_->step, fmt::format("finished: {} steps", state_->step)});
+  write_before_after(paths_, state_->step);
+  return end({false, done, text});
 }
 
 Outcome Run::stopped() {
@@ -372,7 +457,7 @@ void Run::report(const std::string& status) const {
   info.config = texts_.config;
   info.prompts = options_.sample.prompts;
   info.warnings = dataset_.warnings;
-  info.facts = {{"pictures", std::to_string(dataset_.examples.size())}, {"device", device_.name()}};
+  info.facts = {{"pictures", std::to_string(trained_.size())}, {"device", device_.name()}};
   monitor::write_report(paths_.root, info);
 }
 

@@ -28,6 +28,9 @@ batch_size = 5
 accumulation = 2
 caption_dropout = 0.3
 schedule = "cosine"
+[validate]
+every = 6
+stop = false
 [sample]
 every = 20
 steps = 2
@@ -77,12 +80,12 @@ content killed | diff - "$work/expected" || fail "after kill -9 the run is anoth
 for signal in INT:130 TERM:143; do
   name=${signal%:*}
   start "$name" & job=$!
-  until [ -s "$work/$name/metrics.jsonl" ] || ! kill -0 "$job" 2> /dev/null; do sleep 0.05; done
+  until grep -qs '"loss"' "$work/$name/metrics.jsonl" || ! kill -0 "$job" 2> /dev/null; do sleep 0.05; done
   kill -"$name" "$job"
   status=0
   wait "$job" || status=$?
   [ "$status" = "${signal#*:}" ] || fail "SIG$name gives $status: $(cat "$work/$name.log")"
-  steps=$(wc -l < "$work/$name/metrics.jsonl")
+  steps=$(grep -c '"loss"' "$work/$name/metrics.jsonl")
   [ -f "$(printf '%s/checkpoints/step-%06d/state.safetensors' "$work/$name" "$steps")" ] ||
     fail "SIG$name after step $steps saves nothing"
   train "$name" --resume || fail "after SIG$name: $(tail -3 "$work/$name.log")"

@@ -60,7 +60,8 @@ TEST(MemoryPlan, TheWeightsAreThoseOfFluxDev) {
 }
 
 TEST(MemoryPlan, OwnersAreWhatTheRealObjectsTake) {
-  const PlanInputs in = dev(WeightFormat::fp8, 512);
+  PlanInputs in = dev(WeightFormat::fp8, 512);
+  in.validated = {{512, 512}};
   const MemoryPlan plan = plan_memory(in, h200(10 * kGiB));
   PaperDevice paper(assumed_rates());
   flux::Transformer model(paper, in.config, DType::bf16, WeightFormat::fp8, plan.residence);
@@ -71,15 +72,18 @@ TEST(MemoryPlan, OwnersAreWhatTheRealObjectsTake) {
   const flux::Workspace ws(model, model.sizes(1, 512, 32, 32),
                            {.training = true, .keep = plan.keep});
   const int64_t activations = paper.bytes() - weights - trained;
-  int64_t found[3] = {0, 0, 0};
+  const flux::Workspace validation(model, model.sizes(1, 512, 32, 32));
+  int64_t found[4] = {0, 0, 0, 0};
   for (const MemoryOwner& o : plan.owners) {
     if (o.name == "transformer weights") found[0] += o.bytes;
     if (o.name == "adapters" || o.name == "gradients of adapters") found[1] += o.bytes;
     if (o.name == "activations") found[2] += o.bytes;
+    if (o.name == "validation") found[3] += o.bytes;
   }
   EXPECT_EQ(found[0], weights);
   EXPECT_NEAR(static_cast<double>(found[1]), static_cast<double>(trained), 64);
   EXPECT_EQ(found[2], activations);
+  EXPECT_EQ(found[3], validation.bytes());
   EXPECT_EQ(plan.host_bytes, paper.pinned_bytes());
 }
 

@@ -34,6 +34,8 @@ RunOptions uneven_options(const fs::path& root, const std::string& run) {
   o.train.schedule.schedule = "cosine";
   o.train.schedule.warmup = 2;
   o.output.checkpoint_every = 3;
+  o.validate.every = 3;
+  o.validate.stop = false;
   o.sample.every = 3;
   return o;
 }

@@ -59,6 +59,7 @@ inline RunOptions small_options(const std::filesystem::path& root, const std::st
   o.train.batch_size = 2;
   o.train.seed = 7;
   o.train.schedule.learning_rate = 3e-3;
+  o.validate.every = 0;
   o.sample.every = 0;
   o.sample.steps = 2;
   o.output.path = root / run;
@@ -69,6 +70,7 @@ inline RunOptions small_options(const std::filesystem::path& root, const std::st
 /// Hears everything.
 struct Ears : monitor::Sink {
   std::vector<monitor::StepEvent> steps;
+  std::vector<monitor::ValidationEvent> validations;
   std::vector<monitor::SamplesEvent> samples;
   std::vector<std::string> notes;
   std::string end;
@@ -76,6 +78,7 @@ struct Ears : monitor::Sink {
 
   bool stop() const { return stop_after && steps.size() >= stop_after; }
   void on_step(const monitor::StepEvent& e) override { steps.push_back(e); }
+  void on_validation(const monitor::ValidationEvent& e) override { validations.push_back(e); }
   void on_samples(const monitor::SamplesEvent& e) override { samples.push_back(e); }
   void on_note(const std::string& line) override { notes.push_back(line); }
   void on_end(const std::string& reason) override { end = reason; }

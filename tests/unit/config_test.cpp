@@ -372,6 +372,8 @@ train::RunOptions unusual() {
   o.train.preservation_class = "person";
   o.train.b_ratio = 16;
   o.train.rates = {"single_transformer_blocks.* = 0.5"};
+  o.train.max_time = 2.5;
+  o.validate = {7, 3, 9, {"a 'cat'"}, false, {8, 0.125}, true};
   o.sample = {0, {"[trigger] 'x'", "", "''' \"\"\" \x7f"}, 5, 4, 1, 64, 96};
   o.output = {"out/put", 0, 1, "diffusers", "bf16", true};
   return o;
