@@ -4,7 +4,7 @@
     python bench/early_stopping.py --program build/fluxlora --work DIR [--set tuning] [--only 0,1,2]
 
 For each: (L_base - L_chosen) / (L_base - L_best of the full run), and the steps that were saved. validate.patience and
-validate.min_gain were set on the runs of `--set tuning`, which have other subjects. Figures: docs/eval.md.
+validate.min_gain are to be set on the runs of `--set tuning` alone, which have other subjects. Figures: docs/eval.md.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python bench/verdict.py --program build/fluxlora --work DIR [--set tuning] [--only 0,1,2]
 
 Five made to overfit (5 pictures, a very high rate), five to bleed (a common word as trigger, nothing else to hold it),
-five to underfit (50 steps), five good ones. The thresholds (src/eval/verdict.h) were set on the runs of `--set tuning`,
-which have other subjects, words and seeds. Figures: docs/eval.md.
+five to underfit (50 steps), five good ones. Thresholds (src/eval/verdict.h) are to be set on the runs of
+`--set tuning` alone, which have other subjects, words and seeds. State of the figures: docs/eval.md.
 """
 
 import argparse

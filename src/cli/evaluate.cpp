@@ -122,7 +122,7 @@ void add_evaluate(CLI::App& program, int& status) {
   command->add_option("run", args->run, "The run's folder")->required()->type_name("RUN");
   command->add_flag("--json", args->json, "Print JSON instead of a table");
   add_device_options(*command, args->device);
-  set_example(*command, "fluxlora evaluate runs/quickstart");
+  set_example(*command, "fluxlora evaluate runs/my_mascot");
   command->callback([args, &status] { status = run_evaluate(*args); });
 }
 

@@ -35,7 +35,7 @@ struct Measures {
 /// points by straight lines; 0 without a gain. `history` begins with the untrained model.
 double falling_share(std::span<const LossPoint> history, int64_t step);
 
-/// What separates the verdicts; bench/verdict.py says on which runs they were set.
+/// What separates the verdicts. First guesses (docs/eval.md); bench/verdict.py judges them.
 struct Thresholds {
   double least_gain = 0.1;
   double most_falling = 0.2;
