@@ -10,7 +10,7 @@ std::vector<RunKey> validate_keys() {
        .access = AT(validate.every),
        .meaning = "Steps between validations, which also come before and after; 0: never, and "
                   "every picture is trained",
-       .source = "own: at most 5 % of the run's time",
+       .source = "own",
        .unit = "steps",
        .limits = at_least(0, kLargestCount)},
       {.table = "validate",
