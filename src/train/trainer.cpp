@@ -481,7 +481,7 @@ Metadata Run::lora_metadata() const {
                     {"ss_max_train_steps", std::to_string(options_.train.steps)},
                     {"ss_steps", std::to_string(state_->step)},
                     {"ss_seed", std::to_string(options_.train.seed)},
-                    {"ss_num_train_images", std::to_string(dataset_.examples.size())}};
+                    {"ss_num_train_images", std::to_string(trained_.size())}};
   if (!start_.started.empty()) metadata["fluxlora.started"] = start_.started;
   return metadata;
 }
