@@ -22,8 +22,9 @@ std::vector<RunKey> lora_keys() {
       {.table = "lora",
        .name = "rank",
        .access = AT(lora.rank),
-       .meaning = "Rank of the adapters: how much they can learn, and how large the file is; `auto` "
-                  "chooses by the number and variety of the pictures, and alpha with it",
+       .meaning =
+           "Rank of the adapters: how much they can learn, and how large the file is; `auto` "
+           "chooses by the number and variety of the pictures, and alpha with it",
        .source = "common for subjects",
        .limits = at_least(1, 4096),
        .automatic = train::kAutomatic},
