@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How others store weights in fewer bits (flux-facts 2.3): fp8 with a factor is read, the rest is
 // refused by name.
+#include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>
@@ -96,13 +97,17 @@ std::vector<double> TensorSource::scales(const std::string& stored, int64_t rows
   return {};
 }
 
-bool TensorSource::copy_codes(const Tensor& values, const Tensor& scales,
+bool TensorSource::stores_codes(const std::string& name, const std::vector<int64_t>& shape) const {
+  const std::vector<StoredRows> list = pieces(name, shape);
+  return std::all_of(list.begin(), list.end(), [&](const StoredRows& piece) {
+    return files_.entry(prefix_ + piece.stored).dtype == DType::f8_e4m3;
+  });
+}
+
+void TensorSource::copy_codes(const Tensor& values, const Tensor& scales,
                               const std::string& name) const {
   const int64_t in = values.dim(1);
-  const std::vector<StoredRows> list = pieces(name, {values.dim(0), in});
-  for (const StoredRows& piece : list)
-    if (files_.entry(prefix_ + piece.stored).dtype != DType::f8_e4m3) return false;
-  for (const StoredRows& piece : list) {
+  for (const StoredRows& piece : pieces(name, {values.dim(0), in})) {
     const auto& entry = files_.entry(prefix_ + piece.stored);
     convert(DType::f8_e4m3, values.as<uint8_t>() + piece.row0 * in, DType::f8_e4m3,
             entry.data + piece.first * in, piece.rows * in);
@@ -114,7 +119,6 @@ bool TensorSource::copy_codes(const Tensor& values, const Tensor& scales,
       scales.as<float>()[piece.row0 + r] = static_cast<float>(factor);
     }
   }
-  return true;
 }
 
 void TensorSource::read(const Weight& weight, const std::string& name) const {
@@ -122,18 +126,25 @@ void TensorSource::read(const Weight& weight, const std::string& name) const {
   if (weight.format != WeightFormat::fp8)
     return read_into(weight.values.data(), weight.values.dtype(), name, shape);
   check(name, shape);
-  if (!copy_codes(weight.values, weight.scales, name))
-    quantise_rows(weight.values, weight.scales, read(name, shape, DType::f32).view);
+  if (stores_codes(name, shape)) return copy_codes(weight.values, weight.scales, name);
+  quantise_rows(weight.values, weight.scales, read(name, shape, DType::f32).view);
 }
 
 void TensorSource::load(Device& device, const Weight& weight, const std::string& name) const {
   if (device.is_host()) return read(weight, name);
-  const HostTensor values(weight.values.dtype(), {weight.out(), weight.in()});
-  HostTensor scales;
-  if (weight.scales) scales = HostTensor(weight.scales.dtype(), {weight.out()});
-  read({weight.format, values.view, scales.view}, name);
+  if (weight.format != WeightFormat::fp8) return load(device, weight.values, name);
+  const int64_t out = weight.out(), in = weight.in();
+  check(name, {out, in});
+  if (!stores_codes(name, {out, in})) {
+    const Buffer memory = device.allocate(out * in * dtype_size(DType::bf16));
+    const Tensor plain(DType::bf16, {out, in}, memory.data());
+    load(device, plain, name);
+    return device.ops().quantise(weight, plain);
+  }
+  const HostTensor values(weight.values.dtype(), {out, in}), scales(DType::f32, {out});
+  copy_codes(values.view, scales.view, name);
   device.upload(weight.values, values.view.data());
-  if (weight.scales) device.upload(weight.scales, scales.view.data());
+  device.upload(weight.scales, scales.view.data());
 }
 
 }  // namespace fluxlora

@@ -246,6 +246,16 @@ HostTensor TensorSource::read(const std::string& name, const std::vector<int64_t
   return result;
 }
 
+bool TensorSource::stores_as(DType dtype, const std::string& name,
+                             const std::vector<int64_t>& shape) const {
+  const std::vector<StoredRows> list = pieces(name, shape);
+  return std::all_of(list.begin(), list.end(), [&](const StoredRows& piece) {
+    const auto& entry = files_.entry(prefix_ + piece.stored);
+    return entry.dtype == dtype &&
+           scales(piece.stored, entry.shape.empty() ? 1 : entry.shape[0]).empty();
+  });
+}
+
 void TensorSource::load(Device& device, const Tensor& destination, const std::string& name) const {
   std::vector<int64_t> shape;
   for (int i = 0; i < destination.rank(); ++i) shape.push_back(destination.dim(i));
@@ -254,8 +264,15 @@ void TensorSource::load(Device& device, const Tensor& destination, const std::st
     read_into(destination.data(), destination.dtype(), name, shape);
     return;
   }
-  const HostTensor host = read(name, shape, destination.dtype());
-  device.upload(destination, host.view.data());
+  check(name, shape);
+  if (!stores_as(destination.dtype(), name, shape)) {
+    const HostTensor host = read(name, shape, destination.dtype());
+    return device.upload(destination, host.view.data());
+  }
+  const int64_t row_bytes = product(shape, 1) * dtype_size(destination.dtype());
+  for (const StoredRows& piece : pieces(name, shape))
+    device.upload(destination.slice(0, piece.row0, piece.rows),
+                  files_.entry(prefix_ + piece.stored).data + piece.first * row_bytes);
 }
 
 }  // namespace fluxlora

@@ -60,13 +60,13 @@ class TensorSource {
   void check(const std::string& name, const std::vector<int64_t>& shape) const;
   /// A checked copy as `dtype` (f64, f32, bf16, f16), with the scales of fp8 multiplied in.
   HostTensor read(const std::string& name, const std::vector<int64_t>& shape, DType dtype) const;
-  /// The same into `destination` (contiguous, device memory), whose shape is expected. One tensor
-  /// at a time is on the host; none when the device is the host.
+  /// The same into `destination` (contiguous, device memory), whose shape is expected. Straight
+  /// from the mapped file where it has the same dtype, else one tensor at a time is on the host.
   void load(Device& device, const Tensor& destination, const std::string& name) const;
   /// A frozen matrix in its format, into memory of the host. fp8 files keep their own codes and
   /// factors in an fp8 weight; everything else is quantised.
   void read(const Weight& weight, const std::string& name) const;
-  /// The same into the device's memory.
+  /// The same into the device's memory; what is to be quantised passes through it as bf16.
   void load(Device& device, const Weight& weight, const std::string& name) const;
 
  private:
@@ -76,8 +76,12 @@ class TensorSource {
                  const std::vector<int64_t>& shape) const;
   /// The factors of a stored weight: none, one, or one for each row.
   std::vector<double> scales(const std::string& stored, int64_t rows) const;
-  /// Whether all rows are e4m3; then copies their codes, and their factors to scales (out) f32.
-  bool copy_codes(const Tensor& values, const Tensor& scales, const std::string& name) const;
+  /// Whether all rows of a matrix are e4m3 in the files.
+  bool stores_codes(const std::string& name, const std::vector<int64_t>& shape) const;
+  /// Copies their codes, and their factors to scales (out) f32; host memory.
+  void copy_codes(const Tensor& values, const Tensor& scales, const std::string& name) const;
+  /// Whether the files hold the tensor as `dtype` already, without factors.
+  bool stores_as(DType dtype, const std::string& name, const std::vector<int64_t>& shape) const;
   void find_prefix();
   void check_quantisation() const;
   void check_format(const std::string& layer, const std::string& format) const;

@@ -69,6 +69,13 @@ void cast(const Tensor& y, const Tensor& x) {
   CHECK(y.same_shape(x) && y.contiguous() && x.contiguous(), say("cast", "shapes", y, x));
 }
 
+void quantise(const Weight& w, const Tensor& x) {
+  CHECK(w.format == WeightFormat::fp8 && w.scales, "quantise: weight " + w.values.describe());
+  CHECK(w.values.same_shape(x) && w.values.contiguous() && x.contiguous(),
+        say("quantise", "shapes", w.values, x));
+  vector("quantise", w.scales, w.out());
+}
+
 void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
   same_rows("linear", y, x);
   CHECK(y.dtype() == x.dtype(), say("linear", "dtypes", y, x));

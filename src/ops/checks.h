@@ -10,6 +10,7 @@ namespace fluxlora::checks {
 /// Equal shapes and dtypes.
 void same(const char* op, const Tensor& y, const Tensor& x);
 void cast(const Tensor& y, const Tensor& x);
+void quantise(const Weight& w, const Tensor& x);
 void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias);
 /// y (rows, R), x (rows, C), a (R, C): the three products with a small trained matrix.
 void dense(const char* op, const Tensor& y, const Tensor& x, const Tensor& a);

@@ -45,6 +45,9 @@ class PaperDevice::PaperOps final : public Ops {
   void add_scaled(const Tensor& y, const Tensor& x, double) override {
     move(Work::other, {y, y, x});
   }
+  void quantise(const Weight& w, const Tensor& x) override {
+    move(Work::other, {w.values, w.scales, x});
+  }
 
   // ---- products
   void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override {
@@ -137,11 +140,13 @@ class PaperDevice::PaperOps final : public Ops {
   }
   void attention_bwd(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& d_out,
                      const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k,
-                     const Tensor& v, const AttentionOptions&) override {
+                     const Tensor& v, const AttentionOptions& options) override {
     spend(Work::attention, 2.5 * attention_flop(q, k) / rates_.attention_backward,
           bytes({dq, dk, dv, d_out, out, lse, q, k, v}));
-    // cuDNN adds dq up in f32.
-    scores = std::max(scores, q.size() * 4 + lse.bytes());
+    // cuDNN adds dq up in f32; to add in the same order each time it keeps all scores in bf16
+    // (before 9.25).
+    const int64_t all = q.dim(0) * options.heads * q.dim(1) * k.dim(1) * 2;
+    scores = std::max(scores, all + q.size() * 4 + lse.bytes());
   }
 
   // ---- pointwise

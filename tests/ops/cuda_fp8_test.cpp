@@ -108,9 +108,43 @@ TEST_F(Fp8, QuantiserRoundsToTheNearest) {
   }
 }
 
+/// The operation, in both types of activations and for rows that no access of 16 bytes divides.
+TEST_F(Fp8, QuantiseAgreesWithTheHosts) {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t in : {48, 1000, 1001, 3072}) {
+      const int64_t out = 37;
+      const Pair source = bf16_tensor({out, in}, 5, [](int64_t row) { return row == 3 ? 0 : 0.1; });
+      const Buffer wide = gpu().allocate(out * in * 4), codes = gpu().allocate(out * in),
+                   factors = gpu().allocate(out * 4);
+      Tensor x = source.device;
+      if (dtype == DType::f32) {
+        x = Tensor(DType::f32, {out, in}, wide.data());
+        gpu().upload(x, source.host.view.data());
+      }
+      const Weight w{WeightFormat::fp8, Tensor(DType::f8_e4m3, {out, in}, codes.data()),
+                     Tensor(DType::f32, {out}, factors.data())};
+      gpu().ops().quantise(w, x);
+      const HostTensor found = host_tensor(DType::f8_e4m3, {out, in}),
+                       found_factors = host_tensor(DType::f32, {out});
+      gpu().download(found.view.data(), w.values);
+      gpu().download(found_factors.view.data(), w.scales);
+      const HostTensor wanted = host_tensor(DType::f8_e4m3, {out, in}),
+                       wanted_factors = host_tensor(DType::f32, {out});
+      cpu().ops().quantise({WeightFormat::fp8, wanted.view, wanted_factors.view}, source.host.view);
+      int64_t others = 0;
+      for (int64_t i = 0; i < out * in; ++i)
+        others += found.view.as<uint8_t>()[i] != wanted.view.as<uint8_t>()[i];
+      // One multiplies by 1 / factor, the other divides: a number between two codes may go either
+      // way.
+      EXPECT_LE(others, out * in / 500) << in;
+      for (int64_t r = 0; r < out; ++r)
+        EXPECT_FLOAT_EQ(found_factors.view.as<float>()[r], wanted_factors.view.as<float>()[r]);
+    }
+}
+
 TEST_F(Fp8, ThreeWaysAgree) {
-  for (const Size& z : {Size{1, 512, 256, 384}, Size{2, 33, 144, 1040}, Size{1, 1, 3072, 64},
-                        Size{1, 300, 3072, 9216}}) {
+  for (const Size& z : {Size{1, 512, 256, 384}, Size{2, 33, 144, 1040}, Size{2, 36, 144, 1040},
+                        Size{1, 1, 3072, 64}, Size{1, 300, 3072, 9216}}) {
     const Fp8Weight w = weight(z.out, z.in);
     const auto one = [](int64_t) { return 1.0; };
     const Pair x = bf16_tensor({z.B, z.T, z.in}, 2, one);
@@ -124,7 +158,9 @@ TEST_F(Fp8, ThreeWaysAgree) {
     cuda::CudaOps ops(context());
     for (const Fp8Path path : {Fp8Path::automatic, Fp8Path::library_scales, Fp8Path::kernel_scales,
                                Fp8Path::dequantised}) {
-      if (path == Fp8Path::library_scales && context().capability() != 90) continue;
+      // cuBLASLt has factors of rows on Hopper, where they begin on 16 bytes.
+      const bool aligned = z.B == 1 || z.T % 4 == 0;
+      if (path == Fp8Path::library_scales && (context().capability() != 90 || !aligned)) continue;
       cuda::Linear linear(context());
       linear.use_fp8_path(path);
       const double tolerance = path == Fp8Path::dequantised ? kRounded : kQuantised;

@@ -14,6 +14,7 @@ class CpuOps final : public Ops {
   void fill(const Tensor& y, double value) override;
   void cast(const Tensor& y, const Tensor& x) override;
   void add_scaled(const Tensor& y, const Tensor& x, double alpha) override;
+  void quantise(const Weight& w, const Tensor& x) override;
 
   // linear.cpp
   void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override;

@@ -5,6 +5,7 @@
 #include "backend/cpu/cpu_ops.h"
 #include "backend/cpu/rows.h"
 #include "ops/checks.h"
+#include "tensor/quantise.h"
 
 namespace fluxlora {
 namespace {
@@ -71,6 +72,11 @@ void CpuOps::add_scaled(const Tensor& y, const Tensor& x, double alpha) {
       for (int64_t i = 0; i < count; ++i) yr[i] += a * xr[i];
     });
   });
+}
+
+void CpuOps::quantise(const Weight& w, const Tensor& x) {
+  checks::quantise(w, x);
+  quantise_rows(w.values, w.scales, x);
 }
 
 }  // namespace fluxlora

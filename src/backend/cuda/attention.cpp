@@ -13,6 +13,10 @@ CudnnGraphs* Attention::graphs(const Tensor& q, const AttentionOptions& options)
   return graphs_.get();
 }
 
+void CudaOps::set_deterministic(bool on) {
+  Attention::of(attention_, context_).set_deterministic(on);
+}
+
 void CudaOps::attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k,
                         const Tensor& v, const AttentionOptions& options) {
   checks::attention(out, lse, q, k, v, options);

@@ -27,6 +27,7 @@ class CudaOps final : public Ops {
   void add_scaled(const Tensor& y, const Tensor& x, double alpha) override;
 
   // linear.cpp
+  void quantise(const Weight& w, const Tensor& x) override;
   void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override;
   void linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) override;
   void dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scale& scale,
@@ -134,6 +135,8 @@ class CudaOps final : public Ops {
                       const AdafactorOptions& options) override;
 
   Context& context() { return context_; }
+  /// attention.cpp
+  void set_deterministic(bool on);
 
  private:
   cudaStream_t stream() const { return context_.stream(); }

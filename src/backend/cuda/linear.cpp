@@ -191,6 +191,11 @@ bool Linear::backward_fp8(const Tensor& dx, const Tensor& dy, const Weight& w, b
 // ---- the operations
 // -------------------------------------------------------------------------------
 
+void CudaOps::quantise(const Weight& w, const Tensor& x) {
+  checks::quantise(w, x);
+  quantise_rows(stream(), w.values.data(), w.scales.as<float>(), x, nullptr);
+}
+
 void CudaOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
   checks::linear(y, x, w, bias);
   Linear::of(linear_, context_).forward(*this, y, x, w, bias);

@@ -26,8 +26,8 @@ __device__ __forceinline__ float block_max(float x) {
 }
 
 /// 16 numbers of a row, times factors where there are any. W: numbers an access.
-template <int W>
-__device__ __forceinline__ void load_row(float (&v)[kQuantWidth], const bf16* row,
+template <int W, typename T>
+__device__ __forceinline__ void load_row(float (&v)[kQuantWidth], const T* row,
                                          const float* factors, int64_t column) {
 #pragma unroll
   for (int i = 0; i < kQuantWidth; i += W) {
@@ -47,11 +47,11 @@ __device__ __forceinline__ void load_row(float (&v)[kQuantWidth], const bf16* ro
 }
 
 /// One block a row. The row is read twice, the second time from the caches.
-template <int W>
-__global__ void quantise_rows_kernel(uint4* q, float* scales, Rows<const bf16> x,
+template <int W, typename T>
+__global__ void quantise_rows_kernel(uint4* q, float* scales, Rows<const T> x,
                                      const float* factors) {
   const int64_t index = blockIdx.x;
-  const bf16* const row = x.row(index / x.rows, index % x.rows);
+  const T* const row = x.row(index / x.rows, index % x.rows);
   float largest = 0;
   for (int64_t c = threadIdx.x * kQuantWidth; c < x.columns; c += blockDim.x * kQuantWidth) {
     float v[kQuantWidth];
@@ -61,7 +61,7 @@ __global__ void quantise_rows_kernel(uint4* q, float* scales, Rows<const bf16> x
   }
   largest = block_max(largest);
   const float inverse = largest > 0 ? kLargest / largest : 0;
-  if (threadIdx.x == 0) scales[index] = largest / kLargest;
+  if (threadIdx.x == 0) scales[index] = largest > 0 ? largest / kLargest : 1;
   uint4* const to = q + index * (x.columns / kQuantWidth);
   for (int64_t c = threadIdx.x * kQuantWidth; c < x.columns; c += blockDim.x * kQuantWidth) {
     float v[kQuantWidth];
@@ -76,6 +76,21 @@ __global__ void quantise_rows_kernel(uint4* q, float* scales, Rows<const bf16> x
           make_float2(v[i] * inverse, v[i + 1] * inverse), __NV_SATFINITE, __NV_E4M3);
     to[c / kQuantWidth] = packed.all;
   }
+}
+
+/// The same for rows of any length, a number at a time.
+template <typename T>
+__global__ void quantise_ragged_rows_kernel(uint8_t* q, float* scales, Rows<const T> x) {
+  const T* const row = x.row(0, blockIdx.x);
+  float largest = 0;
+  for (int64_t c = threadIdx.x; c < x.columns; c += blockDim.x)
+    largest = fmaxf(largest, fabsf(to_float(row[c])));
+  largest = block_max(largest);
+  const float inverse = largest > 0 ? kLargest / largest : 0;
+  if (threadIdx.x == 0) scales[blockIdx.x] = largest > 0 ? largest / kLargest : 1;
+  for (int64_t c = threadIdx.x; c < x.columns; c += blockDim.x)
+    q[blockIdx.x * x.columns + c] =
+        __nv_cvt_float_to_fp8(to_float(row[c]) * inverse, __NV_SATFINITE, __NV_E4M3);
 }
 
 constexpr int kTile = 64;
@@ -211,19 +226,27 @@ void unfold_units(cudaStream_t stream, const Tensor& columns, const Tensor& x, U
 
 void quantise_rows(cudaStream_t stream, void* q, float* scales, const Tensor& x,
                    const float* factors) {
-  const Rows<const bf16> rows(x);
-  CHECK(rows.columns % kQuantWidth == 0, "quantise_rows: " + x.describe());
-  if (rows.batches * rows.rows == 0) return;
-  const int64_t units = rows.columns / kQuantWidth;
-  const int64_t passes = (units + 255) / 256;
-  const int threads = whole_warps((units + passes - 1) / passes);
-  const unsigned grid = blocks_for(rows.batches * rows.rows, 1);
-  auto* const to = static_cast<uint4*>(q);
-  if (rows.packs(8))
-    quantise_rows_kernel<8><<<grid, threads, 0, stream>>>(to, scales, rows, factors);
-  else
-    quantise_rows_kernel<1><<<grid, threads, 0, stream>>>(to, scales, rows, factors);
-  CUDA_CHECK_LAUNCH();
+  for_activations(x.dtype(), [&]<typename T>(T) {
+    const Rows<const T> rows(x);
+    if (rows.batches * rows.rows == 0) return;
+    const unsigned grid = blocks_for(rows.batches * rows.rows, 1);
+    if (rows.columns % kQuantWidth != 0) {
+      CHECK(!factors && rows.batches == 1, "quantise_rows: " + x.describe());
+      quantise_ragged_rows_kernel<<<grid, 128, 0, stream>>>(static_cast<uint8_t*>(q), scales, rows);
+      CUDA_CHECK_LAUNCH();
+      return;
+    }
+    const int64_t units = rows.columns / kQuantWidth;
+    const int64_t passes = (units + 255) / 256;
+    const int threads = whole_warps((units + passes - 1) / passes);
+    auto* const to = static_cast<uint4*>(q);
+    constexpr int kPack = kWidth<T>;
+    if (rows.packs(kPack))
+      quantise_rows_kernel<kPack><<<grid, threads, 0, stream>>>(to, scales, rows, factors);
+    else
+      quantise_rows_kernel<1><<<grid, threads, 0, stream>>>(to, scales, rows, factors);
+    CUDA_CHECK_LAUNCH();
+  });
 }
 
 void transpose_bytes(cudaStream_t stream, void* out, const void* in, int64_t rows,

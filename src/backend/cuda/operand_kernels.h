@@ -9,8 +9,9 @@
 
 namespace fluxlora::cuda {
 
-/// Quantises each row of x (B, T, C) bf16, C a multiple of 16, to e4m3: q (B T, C) contiguous,
-/// scales (B T): x ≈ q scale. `factors` (C), or null: of x factors[c] instead of x.
+/// Quantises each row of x (B, T, C) f32 or bf16 to e4m3: q (B T, C) contiguous, 16-byte aligned,
+/// scales (B T): x ≈ q scale. `factors` (C), or null: of x factors[c] instead of x; C is a multiple
+/// of 16 then, and wherever B is not 1.
 void quantise_rows(cudaStream_t stream, void* q, float* scales, const Tensor& x,
                    const float* factors);
 

@@ -160,11 +160,18 @@ void LoadedWeights::upload(Device& device, const TensorSource& source, const Con
     const std::optional<Place> place = place_of(bfl, config.depth);
     std::optional<Arena>* image =
         place ? &images[static_cast<size_t>(place->part)][place->block] : nullptr;
-    if (image && *image) {
-      const Weight& w = layer.weight;
-      source.read(take_matrix(**image, w.format, w.out(), w.in()), bfl + ".weight");
+    const Weight& w = layer.weight;
+    const bool visits = image && *image;
+    const Weight home = visits ? take_matrix(**image, w.format, w.out(), w.in()) : Weight();
+    if (visits && w.format != WeightFormat::fp8) {
+      source.read(home, bfl + ".weight");
     } else {
-      source.load(device, layer.weight, bfl + ".weight");
+      // Whether it stays or visits, one quantiser makes it: plans must not change a bit.
+      source.load(device, w, bfl + ".weight");
+      if (visits) {
+        device.download(home.values.data(), w.values);
+        device.download(home.scales.data(), w.scales);
+      }
     }
     source.load(device, layer.bias, bfl + ".bias");
   });
