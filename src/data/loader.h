@@ -24,6 +24,8 @@ struct Pick {
   bool drop_caption = false;  ///< train it with the empty caption
   int64_t caption = 0;        ///< index into Example::captions
   bool mirrored = false;      ///< left and right exchanged
+
+  bool operator==(const Pick&) const = default;
 };
 
 /// A shape that micro-batches have, for planning memory.

@@ -65,6 +65,19 @@ std::optional<CheckpointInfo> read_info(const SafetensorsFile& file) {
   return info;
 }
 
+/// All pieces; none of them is on the host any more when it returns.
+void write_state(const fs::path& path, const State& state, const Metadata& metadata, int64_t step) {
+  std::vector<HostTensor> hosts;
+  std::vector<NamedTensor> tensors;
+  for (const optim::StateTensor& piece : pieces(state)) {
+    hosts.push_back(download(state.device, piece.view));
+    tensors.push_back({piece.name, hosts.back().view});
+    if (!all_finite(hosts.back().view))
+      throw not_finite("\"" + piece.name + "\" after the update", NAN, step);
+  }
+  write_safetensors(path, std::move(tensors), metadata);
+}
+
 Error does_not_fit(const fs::path& file, const std::string& tensor) {
   return bad_input(file.string(), "tensor \"" + tensor + "\" does not fit this run",
                    "the checkpoint is of another run: start anew with another output.path");
@@ -80,23 +93,14 @@ Error not_finite(const std::string& what, double value, int64_t step) {
 
 void save_checkpoint(const RunPaths& paths, const CheckpointInfo& info, const State& state,
                      DType lora_dtype, const Metadata& lora_metadata) {
-  std::vector<HostTensor> hosts;
-  std::vector<NamedTensor> tensors;
-  for (const optim::StateTensor& piece : pieces(state)) {
-    hosts.push_back(download(state.device, piece.view));
-    tensors.push_back({piece.name, hosts.back().view});
-    if (!all_finite(hosts.back().view))
-      throw not_finite("\"" + piece.name + "\" after the update", NAN, info.step);
-  }
   Metadata metadata{{"format", kFormat},
                     {"step", std::to_string(info.step)},
                     {"model", info.model_hash},
                     {"dataset", info.dataset_hash}};
   if (!info.started.empty()) metadata["started"] = info.started;
-
   make_folder(paths.checkpoints());
   FolderInTheMaking folder(paths.checkpoint(info.step));
-  write_safetensors(folder.path() / "state.safetensors", std::move(tensors), metadata);
+  write_state(folder.path() / "state.safetensors", state, metadata, info.step);
   const Averaged averaged(state);
   exporting::write_adapters(folder.path() / "lora.safetensors", state.adapters, state.config,
                             lora_dtype, lora_metadata);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/philox.h"
+#include "base/signal.h"
 #include "flow/pack.h"
 #include "flow/timestep.h"
 #include "memory/arena.h"
@@ -54,7 +55,28 @@ LoaderOptions loader_options(const RunOptions& o) {
 
 }  // namespace
 
-/// Memory for micro-batches of one shape.
+/// What a micro-batch takes of the host: all that is random in it, and its pictures.
+struct Stepper::Drawn {
+  Picks picks;
+  HostTensor x0, noise;  // (B, N, C)
+  HostTensor mask;       // (B, N, 4); empty when no picture has one
+  HostTensor scratch;    // (B, 2 N C)
+  HostTensor t, weight;  // (B): flow time, share of each picture in the loss
+
+  /// Makes room for these picks, of pictures of `tokens` (1, N, C).
+  void shape_for(const Picks& p, const Tensor& tokens, bool masked) {
+    const auto B = static_cast<int64_t>(p.size());
+    const int64_t N = tokens.dim(1), C = tokens.dim(2);
+    picks = p;
+    if (x0.view && x0.view.dim(0) == B && x0.view.dim(1) == N) return;
+    for (HostTensor* each : {&x0, &noise}) *each = HostTensor(DType::f32, {B, N, C});
+    for (HostTensor* each : {&t, &weight}) *each = HostTensor(DType::f32, {B});
+    scratch = HostTensor(DType::f32, {B, 2 * N * C});
+    if (masked) mask = HostTensor(DType::f32, {B, N, kPatchPixels});
+  }
+};
+
+/// The device's memory for micro-batches of one shape.
 struct Stepper::Batch {
   BatchShape shape;
   int64_t B, N, C;  // C of a packed token
@@ -64,8 +86,6 @@ struct Stepper::Batch {
   Tensor weight;               // (B): share of each picture in the loss
   Tensor preservation_weight;  // (B): the same times train.preservation
   Tensor mask;                 // (B, N, 4); empty when no picture has one
-  HostTensor host_x0, host_noise, host_mask, scratch;
-  HostTensor t, host_weight;  // (B)
 
   Batch(flux::Transformer& model, const BatchShape& s, const flux::Sizes& z,
         const std::vector<flux::Keep>& keep, bool masked)
@@ -73,24 +93,18 @@ struct Stepper::Batch {
         B(z.B),
         N(z.N()),
         C(model.config().in_channels),
-        workspace(model, z, {.training = true, .keep = keep}),
-        host_x0(DType::f32, {B, N, C}),
-        host_noise(DType::f32, {B, N, C}),
-        scratch(DType::f32, {B, 2 * N * C}),
-        t(DType::f32, {B}),
-        host_weight(DType::f32, {B}) {
-    if (masked) host_mask = HostTensor(DType::f32, {B, N, kPatchPixels});
+        workspace(model, z, {.training = true, .keep = keep}) {
     Arena measure;
-    describe(measure);
+    describe(measure, masked);
     arena = Arena(model.device(), measure.used());
-    describe(arena);
+    describe(arena, masked);
   }
 
-  void describe(Arena& a) {
+  void describe(Arena& a, bool masked) {
     x0 = a.take("training batch", DType::f32, {B, N, C});
     noise = a.take("training batch", DType::f32, {B, N, C});
     weight = a.take("training batch", DType::f32, {B});
-    if (host_mask.view) mask = a.take("training batch", DType::f32, {B, N, kPatchPixels});
+    if (masked) mask = a.take("training batch", DType::f32, {B, N, kPatchPixels});
     preservation_weight = a.take("training batch", DType::f32, {B});
   }
 };
@@ -102,16 +116,16 @@ Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
       examples_(examples),
       encoded_(encoded),
       options_(options),
-      loader_(examples, loader_options(options)) {
-  const bool masked = std::any_of(encoded.latents.begin(), encoded.latents.end(),
-                                  [](const Latents& latents) { return bool(latents.mask.view); });
+      loader_(examples, loader_options(options)),
+      masked_(std::any_of(encoded.latents.begin(), encoded.latents.end(),
+                          [](const Latents& latents) { return bool(latents.mask.view); })) {
   for (const BatchShape& shape : loader_.shapes()) {
     const auto same_size = [&](const Example& e) { return e.size == shape.size; };
     const auto example = std::find_if(examples.begin(), examples.end(), same_size);
     const Latents& latents = encoded.latents[static_cast<size_t>(example - examples.begin())];
     const flux::Sizes z =
         model.sizes(shape.count, options.model.text_tokens, latents.h / 2, latents.w / 2);
-    batches_.push_back(std::make_unique<Batch>(model, shape, z, keep, masked));
+    batches_.push_back(std::make_unique<Batch>(model, shape, z, keep, masked_));
   }
   const int64_t A = options.train.accumulation, B = options.train.batch_size, losses = A * B;
   results_memory_ =
@@ -151,7 +165,12 @@ void Stepper::warm_up() {
   model_.device().synchronize();
 }
 
-Stepper::Batch& Stepper::batch_for(const std::vector<Pick>& picks) {
+const Latents& Stepper::latents_of(const Pick& pick) const {
+  const auto& all = pick.mirrored ? encoded_.mirrored : encoded_.latents;
+  return all[static_cast<size_t>(pick.example)];
+}
+
+Stepper::Batch& Stepper::batch_for(const Picks& picks) {
   const BatchShape shape{examples_[static_cast<size_t>(picks.front().example)].size,
                          static_cast<int64_t>(picks.size())};
   for (const auto& batch : batches_)
@@ -159,59 +178,90 @@ Stepper::Batch& Stepper::batch_for(const std::vector<Pick>& picks) {
   check_failed("shape", __FILE__, __LINE__, "Stepper: a batch of a shape that was not planned");
 }
 
+Stepper::Picks Stepper::picks(int64_t step, int64_t micro_step) const {
+  return loader_.batch(step, micro_step);
+}
+
 /// One place of a batch: everything random in it is a function of (seed, step, place).
-void Stepper::fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step, int64_t place) {
+void Stepper::draw_place(Drawn& drawn, int64_t b, int64_t step, int64_t place) const {
   const auto random = [&](Draw purpose) {
     return Philox(static_cast<uint64_t>(options_.train.seed), purpose, static_cast<uint32_t>(step),
                   static_cast<uint32_t>(place));
   };
   const auto row = [&](const HostTensor& t) { return t.view.slice(0, b, 1); };
-  const auto& all = pick.mirrored ? encoded_.mirrored : encoded_.latents;
-  const Latents& latents = all[static_cast<size_t>(pick.example)];
-  const Tensor scratch = batch.scratch.view.item(b);
-  const Tensor x0 = row(batch.host_x0);  // (1, N, C)
+  const Pick& pick = drawn.picks[static_cast<size_t>(b)];
+  const Latents& latents = latents_of(pick);
+  const Tensor scratch = drawn.scratch.view.item(b);
+  const Tensor x0 = row(drawn.x0);  // (1, N, C)
   Philox noise = random(Draw::noise);
-  draw_packed(row(batch.host_noise), scratch, noise, latents);
+  draw_packed(row(drawn.noise), scratch, noise, latents);
   if (options_.train.noise_offset > 0)
-    add_offset(row(batch.host_noise), options_.train.noise_offset, noise);
+    add_offset(row(drawn.noise), options_.train.noise_offset, noise);
   std::copy_n(latents.tokens.view.as<const float>(), x0.size(), x0.as<float>());
 
-  if (batch.mask) {
-    float* const counts = row(batch.host_mask).as<float>();
-    if (const Tensor& mask = latents.mask.view) {
-      std::copy_n(mask.as<const float>(), mask.size(), counts);
-    } else {
-      std::fill_n(counts, batch.N * kPatchPixels, 1.0f);
-    }
+  if (drawn.mask.view) {
+    const Tensor counts = row(drawn.mask);
+    if (const Tensor& mask = latents.mask.view)
+      std::copy_n(mask.as<const float>(), mask.size(), counts.as<float>());
+    else
+      std::fill_n(counts.as<float>(), counts.size(), 1.0f);
   }
 
   Philox time = random(Draw::timestep);
-  const double t = flow::draw_timestep(options_.train.timestep, time, batch.N);
-  batch.t.view.as<float>()[b] = static_cast<float>(t);
+  const double t = flow::draw_timestep(options_.train.timestep, time, x0.dim(1));
+  drawn.t.view.as<float>()[b] = static_cast<float>(t);
   const double weight = examples_[static_cast<size_t>(pick.example)].weight *
                         flow::time_weight(options_.train.timestep, t);
-  const double share = static_cast<double>(batch.B * options_.train.accumulation);
-  batch.host_weight.view.as<float>()[b] = static_cast<float>(weight / share);
+  const double share = static_cast<double>(drawn.t.view.size() * options_.train.accumulation);
+  drawn.weight.view.as<float>()[b] = static_cast<float>(weight / share);
 }
 
-void Stepper::fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, int64_t micro_step) {
+void Stepper::draw(Drawn& drawn, const Picks& picks, int64_t step, int64_t micro_step) const {
+  drawn.shape_for(picks, latents_of(picks.front()).tokens.view, masked_);
+  parallel_for(static_cast<int64_t>(picks.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b)
+      draw_place(drawn, b, step, micro_step * options_.train.batch_size + b);
+  });
+}
+
+/// What was drawn ahead, when it is that; else it is drawn now.
+const std::vector<Stepper::Drawn>& Stepper::drawn_for(int64_t step,
+                                                      const std::vector<Picks>& micro_batches) {
+  const bool ahead = ahead_.valid() && ahead_.get() == step;
+  if (ahead) std::swap(drawn_, next_);
+  drawn_.resize(micro_batches.size());
+  for (size_t m = 0; m < micro_batches.size(); ++m)
+    if (!ahead || drawn_[m].picks != micro_batches[m])
+      draw(drawn_[m], micro_batches[m], step, static_cast<int64_t>(m));
+  return drawn_;
+}
+
+/// Draws for a step on a thread of its own: a GPU must not wait for a million normal numbers. A CPU
+/// has no time to spare beside its step.
+void Stepper::draw_ahead(int64_t step) {
+  if (model_.device().is_host() || step >= options_.train.steps) return;
+  next_.resize(static_cast<size_t>(options_.train.accumulation));
+  ahead_ = std::async(std::launch::async, [this, step] {
+    leave_signals_to_main_thread();
+    for (size_t m = 0; m < next_.size(); ++m)
+      draw(next_[m], picks(step, static_cast<int64_t>(m)), step, static_cast<int64_t>(m));
+    return step;
+  });
+}
+
+void Stepper::fill(Batch& batch, const Drawn& drawn) {
   Device& device = model_.device();
   const flux::Inputs& in = batch.workspace.inputs();
-  parallel_for(batch.B, 1, [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b)
-      fill_place(batch, b, picks[static_cast<size_t>(b)], step,
-                 micro_step * options_.train.batch_size + b);
-  });
-  device.upload(batch.x0, batch.host_x0.view.data());
-  device.upload(batch.noise, batch.host_noise.view.data());
-  device.upload(batch.weight, batch.host_weight.view.data());
-  if (batch.mask) device.upload(batch.mask, batch.host_mask.view.data());
+  device.upload(batch.x0, drawn.x0.view.data());
+  device.upload(batch.noise, drawn.noise.view.data());
+  device.upload(batch.weight, drawn.weight.view.data());
+  if (batch.mask) device.upload(batch.mask, drawn.mask.view.data());
   device.ops().fill(batch.preservation_weight, 0);
   device.ops().add_scaled(batch.preservation_weight, batch.weight, options_.train.preservation);
-  device.upload(in.t, batch.t.view.data());
+  device.upload(in.t, drawn.t.view.data());
   device.ops().fill(in.guidance, options_.train.guidance);
   for (int64_t b = 0; b < batch.B; ++b) {
-    const Pick& pick = picks[static_cast<size_t>(b)];
+    const Pick& pick = drawn.picks[static_cast<size_t>(b)];
     const auto& prompts = encoded_.prompts[static_cast<size_t>(pick.example)];
     set_prompt(
         batch, b,
@@ -228,7 +278,7 @@ void Stepper::set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prom
 /// Differential preservation: with the captions that have no trigger word, the velocity should be
 /// the base model's at the same noisy pictures. x0 and noise of the batch are used up: the target
 /// noise - x0 becomes base - 0.
-void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, lora::AdapterSet& adapters,
+void Stepper::preserve(Batch& batch, const Picks& picks, lora::AdapterSet& adapters,
                        const Tensor& losses) {
   Ops& op = model_.device().ops();
   flux::Workspace& w = batch.workspace;
@@ -249,15 +299,17 @@ void Stepper::preserve(Batch& batch, const std::vector<Pick>& picks, lora::Adapt
 }
 
 StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
-                               const std::vector<std::vector<Pick>>& micro_batches) {
+                               const std::vector<Picks>& micro_batches) {
   Device& device = model_.device();
   Ops& op = device.ops();
   StepResult result;
   std::vector<float> weights;
   adapters.clear_gradients();
+  const std::vector<Drawn>& drawn = drawn_for(step, micro_batches);
+  draw_ahead(step + 1);
   for (size_t m = 0; m < micro_batches.size(); ++m) {
     Batch& batch = batch_for(micro_batches[m]);
-    fill(batch, micro_batches[m], step, static_cast<int64_t>(m));
+    fill(batch, drawn[m]);
     flux::Workspace& w = batch.workspace;
     adapters.draw_dropout(static_cast<uint64_t>(options_.train.seed), step,
                           static_cast<int64_t>(m));
@@ -270,9 +322,9 @@ StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
     if (options_.train.preservation > 0)
       preserve(batch, micro_batches[m], adapters,
                preserved_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B));
-    const float* t = batch.t.view.as<const float>();
+    const float* t = drawn[m].t.view.as<const float>();
     result.timesteps.insert(result.timesteps.end(), t, t + batch.B);
-    const float* share = batch.host_weight.view.as<const float>();
+    const float* share = drawn[m].weight.view.as<const float>();
     weights.insert(weights.end(), share, share + batch.B);
     weights.resize((m + 1) * static_cast<size_t>(losses_.dim(1)), 0.0f);
   }
@@ -298,9 +350,9 @@ StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
 }
 
 StepResult Stepper::gradients(lora::AdapterSet& adapters, int64_t step) {
-  std::vector<std::vector<Pick>> picks;
-  for (int64_t m = 0; m < options_.train.accumulation; ++m) picks.push_back(loader_.batch(step, m));
-  return accumulate(adapters, step, picks);
+  std::vector<Picks> micro_batches;
+  for (int64_t m = 0; m < options_.train.accumulation; ++m) micro_batches.push_back(picks(step, m));
+  return accumulate(adapters, step, micro_batches);
 }
 
 StepResult Stepper::run(State& state) {

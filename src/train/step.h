@@ -4,6 +4,7 @@
 // constructor.
 #pragma once
 
+#include <future>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -53,10 +54,17 @@ class Stepper {
 
  private:
   struct Batch;
+  struct Drawn;
+  using Picks = std::vector<Pick>;  // of a micro-batch
 
-  Batch& batch_for(const std::vector<Pick>& picks);
-  void fill(Batch& batch, const std::vector<Pick>& picks, int64_t step, int64_t micro_step);
-  void fill_place(Batch& batch, int64_t b, const Pick& pick, int64_t step, int64_t place);
+  Batch& batch_for(const Picks& picks);
+  const Latents& latents_of(const Pick& pick) const;
+  Picks picks(int64_t step, int64_t micro_step) const;
+  void draw(Drawn& drawn, const Picks& picks, int64_t step, int64_t micro_step) const;
+  void draw_place(Drawn& drawn, int64_t b, int64_t step, int64_t place) const;
+  const std::vector<Drawn>& drawn_for(int64_t step, const std::vector<Picks>& micro_batches);
+  void draw_ahead(int64_t step);
+  void fill(Batch& batch, const Drawn& drawn);
   void set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prompt);
   void preserve(Batch& batch, const std::vector<Pick>& picks, lora::AdapterSet& adapters,
                 const Tensor& losses);
@@ -67,11 +75,14 @@ class Stepper {
   const Encoded& encoded_;
   RunOptions options_;
   Loader loader_;
+  bool masked_;                                  // some picture has a mask
   std::vector<std::unique_ptr<Batch>> batches_;  // by shape
+  std::vector<Drawn> drawn_, next_;              // by micro-batch: of this step, of the next one
   Buffer results_memory_;
-  Tensor losses_, preserved_;  // (accumulation, batch)
-  Tensor norm_, param_norm_;   // (1)
-  Tensor results_;             // all of them, flat
+  Tensor losses_, preserved_;   // (accumulation, batch)
+  Tensor norm_, param_norm_;    // (1)
+  Tensor results_;              // all of them, flat
+  std::future<int64_t> ahead_;  // fills next_ while the device works, and gives its step
 };
 
 }  // namespace fluxlora::train
