@@ -87,6 +87,7 @@ __device__ __forceinline__ void norm_backward_row(const NormBackward<T>& a, int6
   float g[Tile::kCount], v[Tile::kCount];
   Tile::load(g, a.dh.row(b, t), n);
   Tile::load(v, a.x.row(b, t), n);
+  const typename Tile::template Stored<T> old(a.accumulate ? a.dx.row(b, t) : nullptr, n);
   const float mean = a.stats.row(b, t)[0], inverse = a.stats.row(b, t)[1];
 #pragma unroll
   for (int j = 0; j < Tile::kCount; ++j) v[j] = (v[j] - mean) * inverse;
@@ -112,11 +113,8 @@ __device__ __forceinline__ void norm_backward_row(const NormBackward<T>& a, int6
   means[1] /= static_cast<float>(n);
 #pragma unroll
   for (int j = 0; j < Tile::kCount; ++j) g[j] = (g[j] - means[0] - v[j] * means[1]) * inverse;
-  if (a.accumulate) {
-    Tile::load(scale, a.dx.row(b, t), n);
 #pragma unroll
-    for (int j = 0; j < Tile::kCount; ++j) g[j] += scale[j];
-  }
+  for (int j = 0; j < Tile::kCount; ++j) g[j] += old[j];
   Tile::store(a.dx.row(b, t), g, n);
   if (!a.dy) return;
 #pragma unroll

@@ -41,6 +41,23 @@ struct RowTile {
     }
   }
 
+  /// The same in two halves: a row that is asked for early and wanted late waits as it is stored,
+  /// which takes fewer registers.
+  template <typename T>
+  struct Stored {
+    Pack<T, W> pack[P] = {};
+
+    __device__ __forceinline__ Stored(const T* row, int64_t columns) {
+#pragma unroll
+      for (int p = 0; p < P; ++p)
+        if (row && column(p) < columns)
+          pack[p] = *reinterpret_cast<const Pack<T, W>*>(row + column(p));
+    }
+    __device__ __forceinline__ float operator[](int j) const {
+      return to_float(pack[j / W].v[j % W]);
+    }
+  };
+
   /// Whether number j of this thread lies inside the row.
   static __device__ __forceinline__ bool inside(int j, int64_t columns) {
     return column(j / W) < columns;
