@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// text_dump clip|t5 FOLDER IN OUT f32|f64: runs a text encoder on the tensor "ids" (B, T) i32 of
-// the safetensors file IN and writes "output", for test_text_encoders.py.
+// text_dump clip|t5 FOLDER IN OUT f32|f64|bf16 [DEVICE]: runs a text encoder on the tensor "ids"
+// (B, T) i32 of the safetensors file IN and writes "output", for test_text_encoders.py and
+// tests/gpu/parity.py.
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -8,6 +9,7 @@
 #include "base/error.h"
 #include "model/clip/text_model.h"
 #include "model/t5/encoder.h"
+#include "ops/transfer.h"
 #include "tensor/safetensors.h"
 
 namespace {
@@ -15,20 +17,22 @@ namespace {
 using namespace fluxlora;
 
 void dump(int argc, char** argv) {
-  if (argc != 6) throw bad_input("text_dump", "wants five arguments", "see its first lines");
+  if (argc < 6) throw bad_input("text_dump", "wants five arguments", "see its first lines");
   const SafetensorsFile in(argv[3]);
   const SafetensorsFile::Entry& entry = in.entry("ids");
   const int64_t B = entry.shape.at(0), T = entry.shape.at(1);
   std::vector<int32_t> ids(static_cast<size_t>(B * T));
   std::memcpy(ids.data(), entry.data, ids.size() * sizeof(int32_t));
-  const DType act = std::string(argv[5]) == "f64" ? DType::f64 : DType::f32;
+  const std::string word = argv[5];
+  const DType act = word == "f64" ? DType::f64 : word == "bf16" ? DType::bf16 : DType::f32;
 
-  const auto device = open_device("cpu");
+  const auto device = open_device(argc > 6 ? argv[6] : "cpu");
   const auto write = [&](const Tensor& output) {
+    const DType kept = act == DType::f64 ? DType::f64 : DType::f32;
     HostTensor host;
     const int64_t shape[] = {output.dim(0), output.dim(1), output.dim(-1)};
-    host = output.rank() == 2 ? HostTensor(act, {shape[0], shape[1]}) : HostTensor(act, shape, 3);
-    device->download(host.view.data(), output);
+    host = output.rank() == 2 ? HostTensor(kept, {shape[0], shape[1]}) : HostTensor(kept, shape, 3);
+    download_as(*device, host.view, output);
     write_safetensors(argv[4], {{"output", host.view}}, {});
   };
   if (std::string(argv[1]) == "clip") {
