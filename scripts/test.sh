@@ -4,7 +4,8 @@
 #
 #   scripts/test.sh          every test that needs neither a GPU nor PyTorch
 #   scripts/test.sh --fast   the quick ones of these
-#   scripts/test.sh --all    also the format, the sanitizers, and the comparisons with diffusers, PEFT, transformers
+#   scripts/test.sh --all    also the format, the sanitizers, the CUDA build (without a GPU), and the comparisons with
+#                            diffusers, PEFT, transformers
 #
 # FLUXLORA_PRESET names the CMake preset (default; ci: warnings are errors).
 set -euo pipefail
@@ -65,6 +66,14 @@ run_asan() {
   LSAN_OPTIONS="suppressions=$root/tests/leaks.txt:print_suppressions=0" run_ctest build-asan -L fast
 }
 
+# Compiles and links for one architecture and PTX; where there is no GPU its tests skip themselves.
+build_cuda() {
+  scripts/setup-cuda.sh || return 1
+  configure_and_build cuda build-cuda -DFLUXLORA_TESTS=ON -DFLUXLORA_WERROR=ON -DCMAKE_CUDA_ARCHITECTURES=90 -- \
+    fluxlora cuda_agree_test cuda_products_test cuda_fp8_test || return 1
+  build-cuda/fluxlora plan presets/quickstart.toml --device cpu
+}
+
 # One thread: the models are tiny, and torch's threads wait for each other by spinning.
 run_pytest() {
   local status=0
@@ -82,6 +91,7 @@ if [ "$all" = 1 ]; then
   make_venv
   step "format" check_format
   step "tests under the sanitizers" run_asan
+  step "the CUDA build" build_cuda
   step "comparisons with diffusers, PEFT and transformers" run_pytest
 fi
 
