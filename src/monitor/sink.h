@@ -24,8 +24,8 @@ struct StepEvent {
 struct ValidationEvent {
   int64_t step = 0;
   double loss = 0;
-  double base = 0;              ///< the loss of the untrained model
-  std::optional<double> drift;  ///< of neutral prompts from the base, where it was measured
+  double base = 0;                   ///< the loss of the untrained model
+  std::optional<double> drift = {};  ///< of neutral prompts from the base, where it was measured
 };
 
 struct SamplesEvent {

@@ -50,9 +50,9 @@ TEST_F(CommandLine, HelpShowsWhatExistsAndEachCommandHasAnExample) {
   EXPECT_EQ(help.status, 0);
   EXPECT_EQ(help.err, "");
   const std::vector<std::string> commands = listed_commands(help.out);
-  EXPECT_THAT(commands, ::testing::ElementsAre("train", "prepare", "plan", "sample", "inspect",
-                                               "convert", "merge", "import", "resize", "combine",
-                                               "extract", "card", "fetch", "doctor"));
+  EXPECT_THAT(commands, ::testing::ElementsAre("train", "prepare", "plan", "sample", "evaluate",
+                                               "inspect", "convert", "merge", "import", "resize",
+                                               "combine", "extract", "card", "fetch", "doctor"));
   for (const std::string& command : commands) {
     const Ran one = run(command + " --help");
     EXPECT_EQ(one.status, 0) << command;
