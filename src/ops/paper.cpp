@@ -292,8 +292,8 @@ Buffer PaperDevice::allocate_pinned(int64_t bytes) {
   return count(bytes, 1);
 }
 
-int64_t PaperDevice::work_bytes() const {
-  return kProductWorkspace + ops_->operands + ops_->scores + ops_->unfolded;
+int64_t PaperDevice::work_bytes(bool backward) const {
+  return kProductWorkspace + ops_->operands + (backward ? ops_->scores : 0) + ops_->unfolded;
 }
 
 std::array<double, kFamilies> PaperDevice::take_seconds() {

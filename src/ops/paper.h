@@ -46,8 +46,9 @@ class PaperDevice final : public Device {
   /// Bytes of the device and of pinned host memory that are allocated now.
   int64_t bytes() const { return bytes_[0]; }
   int64_t pinned_bytes() const { return bytes_[1]; }
-  /// Work memory of the operations run so far, as the GPU's backend takes it beside allocate().
-  int64_t work_bytes() const;
+  /// Work memory of the operations run so far, as the GPU's backend takes it beside allocate();
+  /// without what a backward of attention takes where there is none.
+  int64_t work_bytes(bool backward = true) const;
   /// The time of the operations since the last call, by family.
   std::array<double, static_cast<size_t>(Work::count)> take_seconds();
   /// Their sum.

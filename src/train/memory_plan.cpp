@@ -194,7 +194,7 @@ Owners PaperRun::encoding_owners() const {
                                                                shape.size.width));
   Owners owners;
   if (machine_.context > 0) owners.push_back({"driver context", machine_.context, true});
-  owners.push_back({"work memory", paper_.work_bytes(), true});
+  owners.push_back({"work memory", paper_.work_bytes(/*backward=*/false), true});
   if (vae > in_.text_encoder)
     owners.push_back({"vae", vae, true});
   else
