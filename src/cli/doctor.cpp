@@ -124,6 +124,23 @@ Check check_pictures() {
   }
 }
 
+/// A product and an attention of 16 tokens: they open cuBLAS and cuDNN, or say what is missing.
+void try_operations(Device& gpu) {
+  constexpr int64_t T = 16, C = 64;
+  const Buffer memory = gpu.allocate(8 * T * C * dtype_size(DType::bf16));
+  auto* const bytes = static_cast<char*>(memory.data());
+  const auto tensor = [&](int64_t i) {
+    return Tensor(DType::bf16, {1, T, C}, bytes + i * T * C * dtype_size(DType::bf16));
+  };
+  Ops& op = gpu.ops();
+  op.fill(Tensor(DType::bf16, {8 * T * C}, bytes), 0.1);
+  op.linear(tensor(1), tensor(0),
+            {WeightFormat::bf16, Tensor(DType::bf16, {C, C}, tensor(4).data())}, {});
+  const Tensor lse(DType::f32, {1, 1, T}, bytes);
+  op.attention(tensor(4), lse, tensor(1), tensor(2), tensor(3), {.heads = 1});
+  gpu.synchronize();
+}
+
 Check check_gpu(const Gpu& gpu, const Build& build) {
   if (gpu.models.empty() && gpu.driver.empty())
     return {"gpu", "no NVIDIA driver; training runs on the CPU"};
@@ -131,8 +148,16 @@ Check check_gpu(const Gpu& gpu, const Build& build) {
       "{}, driver {}",
       gpu.models.empty() ? std::string("no card") : fmt::format("{}", fmt::join(gpu.models, ", ")),
       gpu.driver);
-  if (build.cuda) return {"gpu", text};
-  return {"gpu", text + "; this build has no CUDA, training runs on the CPU"};
+  if (!build.cuda) return {"gpu", text + "; this build has no CUDA, training runs on the CPU"};
+  try {
+    const auto device = open_device("cuda");
+    try_operations(*device);
+    const double free = static_cast<double>(device->memory().free) / (int64_t{1} << 30);
+    return {"gpu", fmt::format("{}, {:.1f} GiB free, driver {}", device->name(), free, gpu.driver)};
+  } catch (const Error& error) {
+    return {"gpu", fmt::format("{}; {}: {}", text, error.where(), error.message()),
+            Verdict::warning, error.hint()};
+  }
 }
 
 /// Opens every part's headers; for the built-in model hashes the content too.

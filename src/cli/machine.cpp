@@ -78,6 +78,9 @@ fs::path nearest_existing(fs::path path) {
 Build build_facts() {
   Build build;
   build.version = FLUXLORA_VERSION;
+#ifdef FLUXLORA_WITH_CUDA
+  build.cuda = true;
+#endif
 #if defined(__clang__)
   build.compiler = fmt::format("Clang {}.{}", __clang_major__, __clang_minor__);
 #elif defined(__GNUC__)
