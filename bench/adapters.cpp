@@ -7,24 +7,16 @@
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "backend/cpu/cpu_device.h"
-#include "base/philox.h"
-#include "lora/adapter.h"
-#include "model/flux/transformer.h"
+#include "training_step.h"
 
 namespace fluxlora {
 namespace {
-
-void fill_normal(const Tensor& x, Philox& philox, double scale) {
-  for (int64_t i = 0; i < x.size(); ++i)
-    x.as<float>()[i] = static_cast<float>(scale * philox.normal());
-}
 
 double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -33,57 +25,6 @@ double seconds() {
 double cpu_seconds() {
   return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
 }
-
-/// One run's adapters, workspace and optimizer state.
-struct Step {
-  Step(Device& d, flux::Transformer& m, const flux::Sizes& z, const lora::Options& options)
-      : device(d),
-        adapters(d, m.weights(), lora::select_targets(m.config(), options), DType::f32, true) {
-    adapters.measure_rows(m.loaded());
-    adapters.initialise(1, "kaiming");
-    if (options.init == "pissa") adapters.subtract_start();
-    if (options.dropout > 0) adapters.use_dropout(options);
-    adapters.draw_dropout(1, 1, 1);
-    work = std::make_unique<flux::Workspace>(m, z, flux::WorkspaceOptions{.training = true});
-    Philox philox(1, Draw::init);
-    const flux::Inputs& in = work->inputs();
-    for (const Tensor& x : {in.img, in.txt, in.pooled}) fill_normal(x, philox, 1);
-    x0 = HostTensor(DType::f32, {z.B, z.N(), m.config().in_channels});
-    noise = HostTensor(DType::f32, {z.B, z.N(), m.config().in_channels});
-    fill_normal(x0.view, philox, 1);
-    fill_normal(noise.view, philox, 1);
-    device.ops().fill(in.t, 0.5);
-    device.ops().fill(in.guidance, 1);
-    for (HostTensor* x : {&loss, &weight}) *x = HostTensor(DType::f32, {z.B});
-    device.ops().fill(weight.view, 1.0 / static_cast<double>(z.B));
-    for (HostTensor* x : {&moment1, &moment2}) {
-      *x = HostTensor(DType::f32, {adapters.size()});
-      device.ops().fill(x->view, 0);
-    }
-    norm = HostTensor(DType::f32, {1});
-    scalars = HostTensor(DType::f32, {3});
-    device.ops().fill(scalars.view, 0.1);
-  }
-
-  void run() {
-    Ops& op = device.ops();
-    adapters.clear_gradients();
-    work->forward();
-    op.flow_loss(loss.view, work->d_prediction(), work->prediction(), x0.view, noise.view,
-                 weight.view);
-    work->backward();
-    adapters.finish_gradients();
-    op.global_norm(norm.view, adapters.grads());
-    op.adamw_step(adapters.params(), moment1.view, moment2.view, adapters.grads(), norm.view,
-                  scalars.view, {});
-    adapters.refresh();
-  }
-
-  Device& device;
-  lora::AdapterSet adapters;
-  std::unique_ptr<flux::Workspace> work;
-  HostTensor x0, noise, loss, weight, moment1, moment2, norm, scalars;
-};
 
 int64_t number(int argc, char** argv, int i, int64_t otherwise) {
   return argc > i ? std::atoll(argv[i]) : otherwise;
@@ -98,6 +39,7 @@ int main(int argc, char** argv) {
     return fmt::print(stderr, "bench_adapters TRANSFORMER_FOLDER [B] [M] [side] [R]\n"), 2;
   const auto device = open_cpu_device();
   flux::Transformer model(*device, argv[1], DType::f32);
+  const bench::Normal normal(*device);
   const int64_t side = number(argc, argv, 4, 8);
   const flux::Sizes z =
       model.sizes(number(argc, argv, 2, 4), number(argc, argv, 3, 64), side, side);
@@ -120,7 +62,7 @@ int main(int argc, char** argv) {
   std::vector<double> cpu(kinds.size(), 0.0);
   for (int64_t round = 0; round < 4; ++round)
     for (size_t k = 0; k < kinds.size(); ++k) {
-      Step step(*device, model, z, kinds[k].second);
+      bench::TrainingStep step(*device, model, z, kinds[k].second, normal);
       step.run();
       const double cpu_before = cpu_seconds();
       for (int64_t i = 0; i < (steps + 3) / 4; ++i) {

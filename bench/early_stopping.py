@@ -7,11 +7,9 @@ For each: (L_base - L_chosen) / (L_base - L_best of the full run), and the steps
 validate.min_gain are to be set on the runs of `--set tuning` alone, which have other subjects. Figures: docs/eval.md.
 """
 
-import argparse
-import pathlib
 import shutil
 
-from tiny_runs import history, run_folder, train
+from tiny_runs import history, options_and_chosen, run_folder, train
 
 STEPS = 400
 
@@ -55,17 +53,7 @@ def judge(program, work, name, run, threads):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", default="build/fluxlora")
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--set", choices=["judged", "tuning"], default="judged")
-    parser.add_argument("--only", help="numbers of runs, such as 0,3")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    chosen = list((JUDGED if options.set == "judged" else TUNING).items())
-    if options.only:
-        chosen = [chosen[int(i)] for i in options.only.split(",")]
+    options, chosen = options_and_chosen(__doc__, JUDGED.items(), TUNING.items())
     print("| run | pictures | rate | schedule | rank | gain kept | stopped after | chosen | L base | L chosen | L best |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     kept, done = [], 0

@@ -4,7 +4,6 @@
 // Run: bench_step --help
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <ctime>
 #include <utility>
 #include <vector>
@@ -13,12 +12,10 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
-#include "base/philox.h"
-#include "lora/adapter.h"
 #include "memory/gpus.h"
-#include "model/flux/transformer.h"
 #include "model/precision.h"
 #include "timed_device.h"
+#include "training_step.h"
 
 namespace fluxlora {
 namespace {
@@ -30,54 +27,7 @@ struct Options {
   bool families = false, operations = false, any_order = false;
 };
 
-/// Normal numbers for whatever is asked, again and again from one block of a million.
-class Normal {
- public:
-  explicit Normal(Device& device) : device_(device), host_(DType::f32, {1 << 20}) {
-    Philox philox(1, Draw::init);
-    for (int64_t i = 0; i < host_.view.size(); ++i)
-      host_.view.as<float>()[i] = static_cast<float>(philox.normal());
-    memory_ = device.allocate(host_.view.bytes());
-    numbers_ = Tensor(DType::f32, {host_.view.size()}, memory_.data());
-  }
-
-  void fill(const Tensor& x, double scale) const {
-    const HostTensor scaled(DType::f32, {host_.view.size()});
-    for (int64_t i = 0; i < scaled.view.size(); ++i)
-      scaled.view.as<float>()[i] = static_cast<float>(scale) * host_.view.as<float>()[i];
-    device_.upload(numbers_, scaled.view.data());
-    in_pieces(x, [&](const Tensor& piece) {
-      device_.ops().cast(piece, numbers_.slice(0, 0, piece.size()));
-    });
-    device_.synchronize();
-  }
-
-  /// A matrix N(0, 1/in), so that numbers stay of ordinary size.
-  void fill(const Weight& w) const {
-    const double scale = 1 / std::sqrt(static_cast<double>(w.in()));
-    if (w.format != WeightFormat::fp8) return fill(w.values, scale);
-    HostTensor bytes(DType::f8_e4m3, {host_.view.size()});
-    for (int64_t i = 0; i < host_.view.size(); ++i)
-      bytes.view.as<uint8_t>()[i] = f32_to_f8_e4m3(100 * host_.view.as<float>()[i]);
-    in_pieces(w.values, [&](const Tensor& piece) { device_.upload(piece, bytes.view.data()); });
-    device_.ops().fill(w.scales, scale / 100);
-  }
-
- private:
-  template <typename F>
-  void in_pieces(const Tensor& x, const F& f) const {
-    const Tensor flat(x.dtype(), {x.size()}, x.data());
-    for (int64_t at = 0; at < x.size(); at += host_.view.size())
-      f(flat.slice(0, at, std::min(host_.view.size(), x.size() - at)));
-  }
-
-  Device& device_;
-  HostTensor host_;
-  Buffer memory_;
-  Tensor numbers_;
-};
-
-void fill_model(flux::Transformer& model, const Normal& normal) {
+void fill_model(flux::Transformer& model, const bench::Normal& normal) {
   Ops& op = model.device().ops();
   flux::Weights& weights = model.weights();
   flux::visit_linears(weights, [&](const std::string&, AdaptedLinear& layer) {
@@ -92,64 +42,6 @@ void fill_model(flux::Transformer& model, const Normal& normal) {
     for (const auto& stream : block.stream) norms(stream.norm);
   for (const auto& block : weights.single_blocks) norms(block.norm);
 }
-
-/// One run's adapters, workspace and optimizer state.
-struct Step {
-  Step(Device& d, flux::Transformer& m, const flux::Sizes& z, const Options& o,
-       const Normal& normal)
-      : device(d),
-        adapters(d, m.weights(),
-                 lora::select_targets(m.config(), {.rank = o.rank,
-                                                   .alpha = static_cast<double>(o.rank),
-                                                   .targets = {o.targets}}),
-                 m.act(), true),
-        work(m, z, {.training = true}) {
-    const int64_t N = z.B * z.N() * m.config().in_channels, P = adapters.size();
-    memory = device.allocate((2 * N + 2 * P + 2 * z.B + 4) * static_cast<int64_t>(sizeof(float)));
-    const Tensor flat(DType::f32, {memory.bytes() / 4}, memory.data());
-    int64_t at = 0;
-    const auto take = [&](int64_t size) {
-      return flat.slice(0, std::exchange(at, at + size), size);
-    };
-    x0 = take(N).reshaped({z.B, z.N(), m.config().in_channels});
-    noise = take(N).reshaped({z.B, z.N(), m.config().in_channels});
-    moment1 = take(P);
-    moment2 = take(P);
-    loss = take(z.B);
-    weight = take(z.B);
-    norm = take(1);
-    scalars = take(3);
-    device.ops().fill(flat, 0);
-    for (const Tensor& x : {x0, noise}) normal.fill(x, 1);
-    normal.fill(adapters.params(), 0.02);
-    adapters.refresh();
-    const flux::Inputs& in = work.inputs();
-    for (const Tensor& x : {in.img, in.txt, in.pooled}) normal.fill(x, 1);
-    device.ops().fill(in.t, 0.5);
-    device.ops().fill(in.guidance, 1);
-    device.ops().fill(weight, 1.0 / static_cast<double>(z.B));
-    device.ops().fill(scalars, 1e-4);
-  }
-
-  void run() {
-    Ops& op = device.ops();
-    adapters.clear_gradients();
-    op.flow_interpolate(work.inputs().img, x0, noise, work.inputs().t);
-    work.forward();
-    op.flow_loss(loss, work.d_prediction(), work.prediction(), x0, noise, weight);
-    work.backward();
-    adapters.finish_gradients();
-    op.global_norm(norm, adapters.grads());
-    op.adamw_step(adapters.params(), moment1, moment2, adapters.grads(), norm, scalars, {});
-    adapters.refresh();
-  }
-
-  Device& device;
-  lora::AdapterSet adapters;
-  flux::Workspace work;
-  Buffer memory;
-  Tensor x0, noise, loss, weight, moment1, moment2, norm, scalars;
-};
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -182,11 +74,15 @@ void measure(const Options& o) {
   config.depth = o.double_blocks;
   config.depth_single = o.single_blocks;
   config.H = o.heads;
-  const Normal normal(device);
+  const bench::Normal normal(device);
   flux::Transformer model(device, config, precision.act, precision.format);
   fill_model(model, normal);
   const flux::Sizes z = model.sizes(o.batch, o.text_tokens, o.side, o.side);
-  Step step(device, model, z, o, normal);
+  bench::TrainingStep step(
+      device, model, z,
+      {.rank = o.rank, .alpha = static_cast<double>(o.rank), .targets = {o.targets}}, normal);
+  normal.fill(step.adapters.params(), 0.02);  // B too: every product has numbers
+  step.adapters.refresh();
 
   for (int i = 0; i < 3; ++i) step.run();
   device.synchronize();

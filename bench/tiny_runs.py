@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of the built-in model on drawn subjects (tiny_subjects.py), for the measurements of this folder."""
 
+import argparse
 import json
 import pathlib
 import subprocess
@@ -54,3 +55,19 @@ def evaluate(program, folder, threads=1):
     answer = subprocess.run([program, "evaluate", str(folder), "--json", "--device", "cpu", "--threads", str(threads)],
                             check=True, capture_output=True, text=True)  # fmt: skip
     return json.loads(answer.stdout)
+
+
+def options_and_chosen(description, judged, tuning):
+    """The command line that the measurements share, and the runs of the list that it names."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--program", default="build/fluxlora")
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--set", choices=["judged", "tuning"], default="judged")
+    parser.add_argument("--only", help="numbers of runs, such as 0,3")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    chosen = list(judged if options.set == "judged" else tuning)
+    if options.only:
+        chosen = [chosen[int(i)] for i in options.only.split(",")]
+    return options, chosen

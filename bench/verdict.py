@@ -8,11 +8,9 @@ five to underfit (50 steps), five good ones. Thresholds (src/eval/verdict.h) are
 `--set tuning` alone, which have other subjects, words and seeds. State of the figures: docs/eval.md.
 """
 
-import argparse
 import json
-import pathlib
 
-from tiny_runs import evaluate, train
+from tiny_runs import evaluate, options_and_chosen, train
 
 
 def run(subject, pictures, settings, **more):
@@ -51,17 +49,7 @@ JUDGED = plan(200, [1e-2, 1.5e-2, 2e-2, 1e-2, 1.5e-2], ["circle", "star", "squar
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", default="build/fluxlora")
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--set", choices=["judged", "tuning"], default="judged")
-    parser.add_argument("--only", help="numbers of runs, such as 0,3")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    chosen = list(enumerate(JUDGED if options.set == "judged" else TUNING))
-    if options.only:
-        chosen = [chosen[int(i)] for i in options.only.split(",")]
+    options, chosen = options_and_chosen(__doc__, enumerate(JUDGED), enumerate(TUNING))
     print("| run | truth | verdict | gain | gap | falling | bleed | near | following | likeness | spill | distortion |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     right = 0
