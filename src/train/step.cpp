@@ -178,10 +178,6 @@ Stepper::Batch& Stepper::batch_for(const Picks& picks) {
   check_failed("shape", __FILE__, __LINE__, "Stepper: a batch of a shape that was not planned");
 }
 
-Stepper::Picks Stepper::picks(int64_t step, int64_t micro_step) const {
-  return loader_.batch(step, micro_step);
-}
-
 /// One place of a batch: everything random in it is a function of (seed, step, place).
 void Stepper::draw_place(Drawn& drawn, int64_t b, int64_t step, int64_t place) const {
   const auto random = [&](Draw purpose) {
@@ -244,7 +240,7 @@ void Stepper::draw_ahead(int64_t step) {
   ahead_ = std::async(std::launch::async, [this, step] {
     leave_signals_to_main_thread();
     for (size_t m = 0; m < next_.size(); ++m)
-      draw(next_[m], picks(step, static_cast<int64_t>(m)), step, static_cast<int64_t>(m));
+      draw(next_[m], loader_.batch(step, static_cast<int64_t>(m)), step, static_cast<int64_t>(m));
     return step;
   });
 }
@@ -351,7 +347,8 @@ StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
 
 StepResult Stepper::gradients(lora::AdapterSet& adapters, int64_t step) {
   std::vector<Picks> micro_batches;
-  for (int64_t m = 0; m < options_.train.accumulation; ++m) micro_batches.push_back(picks(step, m));
+  for (int64_t m = 0; m < options_.train.accumulation; ++m)
+    micro_batches.push_back(loader_.batch(step, m));
   return accumulate(adapters, step, micro_batches);
 }
 

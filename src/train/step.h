@@ -59,15 +59,13 @@ class Stepper {
 
   Batch& batch_for(const Picks& picks);
   const Latents& latents_of(const Pick& pick) const;
-  Picks picks(int64_t step, int64_t micro_step) const;
   void draw(Drawn& drawn, const Picks& picks, int64_t step, int64_t micro_step) const;
   void draw_place(Drawn& drawn, int64_t b, int64_t step, int64_t place) const;
   const std::vector<Drawn>& drawn_for(int64_t step, const std::vector<Picks>& micro_batches);
   void draw_ahead(int64_t step);
   void fill(Batch& batch, const Drawn& drawn);
   void set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prompt);
-  void preserve(Batch& batch, const std::vector<Pick>& picks, lora::AdapterSet& adapters,
-                const Tensor& losses);
+  void preserve(Batch& batch, const Picks& picks, lora::AdapterSet& adapters, const Tensor& losses);
   void warm_up();
 
   flux::Transformer& model_;
