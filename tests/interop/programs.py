@@ -20,3 +20,26 @@ def program(name):
     if named:
         raise FileNotFoundError(f"{name} is not in {named}")
     pytest.skip(f"{name} is not built")
+
+
+def short_run(steps, text_tokens):
+    """Configuration of a LoRA called "short", with alpha twice the rank, so that a forgotten scale shows."""
+    return f"""
+[model]
+path = "tiny"
+text_tokens = {text_tokens}
+[subject]
+name = "short"
+trigger = "zorbot"
+[dataset]
+path = "{ROOT}/assets/sample-dataset"
+[lora]
+rank = 4
+alpha = 8
+[train]
+steps = {steps}
+batch_size = 2
+learning_rate = 3e-3
+[sample]
+every = 0
+"""

@@ -6,30 +6,12 @@ import pytest
 import reference
 import torch
 from PIL import Image
-from programs import ROOT
+from programs import short_run
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 STEPS, GUIDANCE, TEXT_TOKENS, SIDE = 8, 3.5, 64, 128
-CONFIG = f"""
-[model]
-path = "tiny"
-text_tokens = {TEXT_TOKENS}
-[subject]
-name = "short"
-trigger = "zorbot"
-[dataset]
-path = "{ROOT}/assets/sample-dataset"
-[lora]
-rank = 4
-alpha = 8
-[train]
-steps = 15
-batch_size = 2
-learning_rate = 3e-3
-[sample]
-every = 0
-"""
+CONFIG = short_run(steps=15, text_tokens=TEXT_TOKENS)
 KINDS = {
     "dora": {"lora.type": "dora"},
     "dora_fused": {"lora.type": "dora", "lora.targets": "kohya"},
