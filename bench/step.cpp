@@ -129,7 +129,7 @@ int main(int argc, char** argv) {
   Options o;
   CLI::App app("Measures a LoRA training step on random weights; FLUX.1-dev's sizes by default.");
   app.add_option("--device", o.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
-  app.add_option("--precision", o.precision, "auto, f32, bf16 or fp8")->capture_default_str();
+  app.add_option("--precision", o.precision, "auto, f32, bf16, fp8, int8 or nf4")->capture_default_str();
   app.add_option("--double", o.double_blocks, "double-stream blocks")->capture_default_str();
   app.add_option("--single", o.single_blocks, "single-stream blocks")->capture_default_str();
   app.add_option("--heads", o.heads, "heads, of width 128")->capture_default_str();

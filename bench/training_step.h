@@ -37,12 +37,13 @@ class Normal {
   /// A matrix N(0, 1/in), so that numbers stay of ordinary size.
   void fill(const Weight& w) const {
     const double scale = 1 / std::sqrt(static_cast<double>(w.in()));
-    if (w.format != WeightFormat::fp8) return fill(w.values, scale);
-    HostTensor bytes(DType::f8_e4m3, {host_.view.size()});
-    for (int64_t i = 0; i < host_.view.size(); ++i)
-      bytes.view.as<uint8_t>()[i] = f32_to_f8_e4m3(100 * host_.view.as<float>()[i]);
-    in_pieces(w.values, [&](const Tensor& piece) { device_.upload(piece, bytes.view.data()); });
-    device_.ops().fill(w.scales, scale / 100);
+    if (!is_quantised(w.format)) return fill(w.values, scale);
+    const DType act = device_.is_host() ? DType::f32 : DType::bf16;
+    const Buffer memory = device_.allocate(w.out() * w.in() * dtype_size(act));
+    const Tensor plain(act, {w.out(), w.in()}, memory.data());
+    fill(plain, scale);
+    device_.ops().quantise(w, plain);
+    device_.synchronize();
   }
 
  private:

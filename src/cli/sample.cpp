@@ -179,7 +179,7 @@ void add_sample(CLI::App& program, int& status) {
   command->add_option("--count", args->count, "Pictures of each prompt")
       ->check(CLI::Range(1, 10000));
   command->add_option("--precision", args->precision,
-                      "Format of the frozen weights: auto, f32, bf16 or fp8");
+                      "Format of the frozen weights: auto, f32, bf16, fp8, int8 or nf4");
   command->add_option("--text-tokens", args->text_tokens, "T5 tokens; 512, or 256 for schnell")
       ->check(CLI::Range(1, 512));
   command

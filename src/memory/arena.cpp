@@ -29,4 +29,13 @@ Tensor Arena::take(const std::string& owner, DType dtype, std::initializer_list<
   return view;
 }
 
+Weight Arena::take(const std::string& owner, WeightFormat format, int64_t out, int64_t in) {
+  Weight weight{.format = stored_format(format, in), .values = {}};
+  for_storage(weight.format, out, in,
+              [&](Tensor Weight::* field, DType dtype, std::initializer_list<int64_t> shape) {
+                weight.*field = take(owner, dtype, shape);
+              });
+  return weight;
+}
+
 }  // namespace fluxlora

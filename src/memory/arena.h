@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ops/device.h"
+#include "tensor/weight.h"
 
 namespace fluxlora {
 
@@ -23,6 +24,9 @@ class Arena {
 
   /// A contiguous tensor under `owner`. In a measuring arena it must not be read or written.
   Tensor take(const std::string& owner, DType dtype, std::initializer_list<int64_t> shape);
+
+  /// A weight of these sizes, with everything that its format stores.
+  Weight take(const std::string& owner, WeightFormat format, int64_t out, int64_t in);
 
   /// Everything taken after mark() is given back by rewind(); the peak stays.
   int64_t mark() const { return used_; }

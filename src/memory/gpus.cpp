@@ -9,10 +9,11 @@ namespace {
 
 constexpr int64_t kGiB = int64_t{1} << 30;
 
-/// Measured at the sizes of FLUX.1-dev (docs/memory.md). An H100 has the same arithmetic and slower
-/// memory.
+/// Measured at the sizes of FLUX.1-dev (docs/memory.md), int8 products excepted, which are taken to
+/// be as fast as fp8's. An H100 has the same arithmetic and slower memory.
 constexpr Rates kH200{.product_bf16 = 754e12,
                       .product_fp8 = 1328e12,
+                      .product_int8 = 1328e12,
                       .attention = 637e12,
                       .attention_backward = 548e12,
                       .memory = 4.3e12,
@@ -68,6 +69,7 @@ std::vector<std::string> gpu_names() {
 Rates assumed_rates() {
   return {.product_bf16 = 150e12,
           .product_fp8 = 300e12,
+          .product_int8 = 300e12,
           .attention = 120e12,
           .attention_backward = 100e12,
           .memory = 0.9e12,

@@ -11,8 +11,10 @@ Precision transformer_precision(const std::string& word, bool on_host) {
   if (word == "f32") return {DType::f32, WeightFormat::f32};
   if (word == "bf16") return {own, WeightFormat::bf16};
   if (word == "fp8") return {own, WeightFormat::fp8};
+  if (word == "int8") return {own, WeightFormat::int8};
+  if (word == "nf4") return {own, WeightFormat::nf4};
   throw bad_input("model.precision", "\"" + word + "\" is not a format of weights",
-                  "use auto, f32, bf16 or fp8");
+                  "use auto, f32, bf16, fp8, int8 or nf4");
 }
 
 DType encoder_dtype(const Device& device) {

@@ -14,9 +14,9 @@ struct Precision {
   WeightFormat format = WeightFormat::f32;
 };
 
-/// What `model.precision` (auto, f32, bf16, fp8) means. A CPU computes in f32, whatever the weights
-/// are kept in; a GPU in bf16, unless f32 is asked for. Auto is f32 on a CPU, bf16 on a GPU. Throws
-/// Error (bad_input) for another word.
+/// What `model.precision` (auto, f32, bf16, fp8, int8, nf4) means. A CPU computes in f32, whatever
+/// the weights are kept in; a GPU in bf16, unless f32 is asked for. Auto is f32 on a CPU, bf16 on a
+/// GPU. Throws Error (bad_input) for another word.
 Precision transformer_precision(const std::string& word, bool on_host);
 
 /// Weights and activations of the text encoders and the VAE: f32 on a CPU, bf16 on a GPU.

@@ -123,19 +123,20 @@ void TensorSource::copy_codes(const Tensor& values, const Tensor& scales,
 
 void TensorSource::read(const Weight& weight, const std::string& name) const {
   const std::vector<int64_t> shape{weight.out(), weight.in()};
-  if (weight.format != WeightFormat::fp8)
+  if (!is_quantised(weight.format))
     return read_into(weight.values.data(), weight.values.dtype(), name, shape);
   check(name, shape);
-  if (stores_codes(name, shape)) return copy_codes(weight.values, weight.scales, name);
-  quantise_rows(weight.values, weight.scales, read(name, shape, DType::f32).view);
+  if (weight.format == WeightFormat::fp8 && stores_codes(name, shape))
+    return copy_codes(weight.values, weight.scales, name);
+  quantise(weight, read(name, shape, DType::f32).view);
 }
 
 void TensorSource::load(Device& device, const Weight& weight, const std::string& name) const {
   if (device.is_host()) return read(weight, name);
-  if (weight.format != WeightFormat::fp8) return load(device, weight.values, name);
+  if (!is_quantised(weight.format)) return load(device, weight.values, name);
   const int64_t out = weight.out(), in = weight.in();
   check(name, {out, in});
-  if (!stores_codes(name, {out, in})) {
+  if (weight.format != WeightFormat::fp8 || !stores_codes(name, {out, in})) {
     const Buffer memory = device.allocate(out * in * dtype_size(DType::bf16));
     const Tensor plain(DType::bf16, {out, in}, memory.data());
     load(device, plain, name);

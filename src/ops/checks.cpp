@@ -58,6 +58,17 @@ void per_item(const char* op, const Tensor& v, const Tensor& x) {
   CHECK(v.rank() == 1 && v.dim(0) == x.dim(0), say(op, "items", v, x));
 }
 
+void storage(const char* op, const Weight& w) {
+  for_storage(
+      w.format, w.out(), w.in(),
+      [&](Tensor Weight::* field, DType dtype, std::initializer_list<int64_t> shape) {
+        const Tensor& part = w.*field;
+        CHECK(part && part.dtype() == dtype && part.contiguous() &&
+                  part.same_shape(Tensor(dtype, shape, part.data())),
+              std::string(op) + ": weight " + w.values.describe() + " with " + part.describe());
+      });
+}
+
 }  // namespace
 
 void same(const char* op, const Tensor& y, const Tensor& x) {
@@ -70,18 +81,17 @@ void cast(const Tensor& y, const Tensor& x) {
 }
 
 void quantise(const Weight& w, const Tensor& x) {
-  CHECK(w.format == WeightFormat::fp8 && w.scales, "quantise: weight " + w.values.describe());
-  CHECK(w.values.same_shape(x) && w.values.contiguous() && x.contiguous(),
+  CHECK(w && is_quantised(w.format), "quantise: weight " + w.values.describe());
+  storage("quantise", w);
+  CHECK(x.rank() == 2 && x.dim(0) == w.out() && x.dim(1) == w.in() && x.contiguous(),
         say("quantise", "shapes", w.values, x));
-  vector("quantise", w.scales, w.out());
 }
 
 void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
   same_rows("linear", y, x);
   CHECK(y.dtype() == x.dtype(), say("linear", "dtypes", y, x));
   CHECK(w && w.values.rank() == 2, "linear: weight " + w.values.describe());
-  CHECK((w.format == WeightFormat::fp8) == static_cast<bool>(w.scales), "linear: fp8 has scales");
-  if (w.scales) vector("linear", w.scales, w.out());
+  if (is_quantised(w.format)) storage("linear", w);
   CHECK(y.dim(-1) == w.out() && x.dim(-1) == w.in(),
         say("linear", "widths", y, x) + " with weight " + w.values.describe());
   if (bias) vector("linear", bias, w.out());

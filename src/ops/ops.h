@@ -138,8 +138,8 @@ class Ops {
   virtual void cast(const Tensor& y, const Tensor& x) = 0;
   /// y += alpha x, equal shapes.
   virtual void add_scaled(const Tensor& y, const Tensor& x, double alpha) = 0;
-  /// w = x in fewer bits: for fp8 a factor a row, its largest magnitude / 448 (flux-facts 2.3).
-  /// x (out, in) contiguous, in the dtype of activations.
+  /// w = x in the bits of its format, as tensor/quantise.h says. x (out, in) contiguous, in the
+  /// dtype of activations.
   virtual void quantise(const Weight& w, const Tensor& x) = 0;
 
   // ---- products ----------------------------------------------------------------------------

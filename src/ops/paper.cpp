@@ -10,6 +10,9 @@ namespace fluxlora {
 namespace {
 
 constexpr size_t kFamilies = static_cast<size_t>(Work::count);
+/// Of products of 8-bit operands (backend/cuda/linear_codes.cpp): what one takes before its factors
+/// are applied, and what its rows are a multiple of.
+constexpr int64_t kCodeProduct = int64_t{64} << 20, kChunkStep = 32;
 /// cuBLASLt's workspace (backend/cuda/products.cpp), and what unfolded pictures take at most
 /// (backend/cuda/conv.cpp).
 constexpr int64_t kProductWorkspace = int64_t{32} << 20;
@@ -36,7 +39,7 @@ class PaperDevice::PaperOps final : public Ops {
   explicit PaperOps(const Rates& rates) : rates_(rates) {}
 
   std::array<double, kFamilies> seconds{};
-  int64_t operands = 0, scores = 0, unfolded = 0;
+  int64_t operands = 0, unpacked = 0, scores = 0, unfolded = 0;
 
   // ---- memory
   void copy(const Tensor& y, const Tensor& x) override { move(Work::other, {y, x}); }
@@ -46,26 +49,22 @@ class PaperDevice::PaperOps final : public Ops {
     move(Work::other, {y, y, x});
   }
   void quantise(const Weight& w, const Tensor& x) override {
-    move(Work::other, {w.values, w.scales, x});
+    move(Work::other, {w.values, w.scales, w.blocks, x});
   }
 
   // ---- products
   void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override {
-    product(w, rows_of(x), bytes({y, x, w.values, bias}));
-    if (w.format == WeightFormat::fp8) convert(x, rows_of(x) * w.in());
-    const int64_t rows = rows_of(x);
-    if (w.format == WeightFormat::fp8)
-      operands = std::max(operands, rows * (w.in() + 4 + 2 * w.out()));
+    product(w, rows_of(x), bytes({y, x, bias}));
+    codes(w, x, y);
   }
   void linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) override {
     if (mode == Grad::ignore) return;
     const int64_t again = mode == Grad::accumulate ? dx.bytes() : 0;
-    const int64_t rows = rows_of(dy);
-    product(w, rows, bytes({dx, dy, w.values}) + again);
-    if (w.format != WeightFormat::fp8) return;
-    convert(dy, rows * w.out());
-    move_bytes(Work::products, 2 * w.values.bytes());  // W turned round
-    operands = std::max(operands, rows * (w.out() + 4 + 2 * w.in()) + w.in() * (w.out() + 4));
+    product(w, rows_of(dy), bytes({dx, dy}) + again);
+    if (!is_quantised(w.format)) return;
+    const int64_t turned = w.in() * w.out();
+    move_bytes(Work::products, 2 * turned);
+    codes(w, dy, dx, turned + 4 * w.in());
   }
   void dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scale&, Grad mode) override {
     trained(y, x, a, mode);
@@ -251,13 +250,30 @@ class PaperDevice::PaperOps final : public Ops {
     move_bytes(family, bytes(tensors));
   }
   void product(const Weight& w, int64_t rows, int64_t moved) {
-    const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(w.values.size());
-    const bool fp8 = w.format == WeightFormat::fp8;
-    spend(Work::products, flop / (fp8 ? rates_.product_fp8 : rates_.product_bf16), moved);
+    const double flop = 2.0 * static_cast<double>(rows) * static_cast<double>(w.out()) *
+                        static_cast<double>(w.in());
+    const double rate = w.format == WeightFormat::int8 ? rates_.product_int8
+                        : is_quantised(w.format)       ? rates_.product_fp8
+                                                       : rates_.product_bf16;
+    // NF4 is unpacked to fp8 first.
+    const int64_t read = w.format == WeightFormat::nf4 ? w.out() * w.in() : w.values.bytes();
+    spend(Work::products, flop / rate, moved + read);
+    if (w.format != WeightFormat::nf4) return;
+    move_bytes(Work::products, bytes({w.values, w.scales, w.blocks}) + read);
+    unpacked = std::max(unpacked, read + 4 * w.out());
   }
-  /// Activations to fp8 rows.
-  void convert(const Tensor& x, int64_t count) {
-    move_bytes(Work::products, count * (dtype_size(x.dtype()) + 1));
+  /// What a product of codes takes beside itself: x becomes codes, y may come without its factors
+  /// first, in chunks of rows; an i32 product always does. `extra`: more work memory.
+  void codes(const Weight& w, const Tensor& x, const Tensor& y, int64_t extra = 0) {
+    if (!is_quantised(w.format)) return;
+    const bool int8 = w.format == WeightFormat::int8;
+    const int64_t rows = rows_of(x), row_bytes = y.dim(-1) * (int8 ? 4 : 2);
+    move_bytes(Work::products, x.size() * (dtype_size(x.dtype()) + 1));
+    if (int8) move_bytes(Work::products, 2 * rows * row_bytes);
+    const int64_t most = std::max(kCodeProduct / row_bytes, kChunkStep);
+    const int64_t chunks = (rows + most - 1) / most;
+    operands = std::max(operands, (rows + chunks * kChunkStep) * x.dim(-1) + 4 * rows +
+                                      (std::min(rows, most) + kChunkStep) * row_bytes + extra);
   }
   void trained(const Tensor& y, const Tensor& x, const Tensor& a, Grad mode) {
     if (mode == Grad::ignore) return;
@@ -293,7 +309,8 @@ Buffer PaperDevice::allocate_pinned(int64_t bytes) {
 }
 
 int64_t PaperDevice::work_bytes(bool backward) const {
-  return kProductWorkspace + ops_->operands + (backward ? ops_->scores : 0) + ops_->unfolded;
+  return kProductWorkspace + ops_->operands + ops_->unpacked + (backward ? ops_->scores : 0) +
+         ops_->unfolded;
 }
 
 std::array<double, kFamilies> PaperDevice::take_seconds() {

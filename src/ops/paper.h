@@ -17,6 +17,7 @@ namespace fluxlora {
 struct Rates {
   double product_bf16 = 0;        ///< FLOP of large bf16 products
   double product_fp8 = 0;         ///< FLOP of large fp8 products
+  double product_int8 = 0;        ///< operations of large int8 products
   double attention = 0;           ///< FLOP of attention, forward,
   double attention_backward = 0;  ///< and backward (counted as 2.5 times the forward's)
   double memory = 0;              ///< bytes read and written by a copy

@@ -132,16 +132,23 @@ std::vector<std::vector<Keep>> plans(size_t blocks) {
   return all;
 }
 
-class AnyPlan : public ::testing::TestWithParam<lora::Options> {};
+struct PlanCase {
+  lora::Options options = {};
+  WeightFormat format = WeightFormat::f32;
+};
+
+class AnyPlan : public ::testing::TestWithParam<PlanCase> {};
 
 TEST_P(AnyPlan, GivesTheSameGradientsBitForBit) {
   const auto device = open_cpu_device();
-  flux::Transformer model(*device, golden::source("assets/tiny-flux/transformer"), DType::f32);
-  lora::AdapterSet set(*device, model.weights(), lora::select_targets(model.config(), GetParam()),
+  const lora::Options& options = GetParam().options;
+  flux::Transformer model(*device, golden::source("assets/tiny-flux/transformer"), DType::f32,
+                          GetParam().format);
+  lora::AdapterSet set(*device, model.weights(), lora::select_targets(model.config(), options),
                        DType::f32, true);
   set.measure_rows(model.loaded());
   set.initialise(1, "kaiming");
-  if (GetParam().dropout > 0) set.use_dropout(GetParam());
+  if (options.dropout > 0) set.use_dropout(options);
   set.draw_dropout(1, 2, 3);
   Philox numbers(5, Draw::init);
   for (int64_t i = 0; i < set.size(); ++i)
@@ -154,9 +161,10 @@ TEST_P(AnyPlan, GivesTheSameGradientsBitForBit) {
 // kohya's layers have modulation among them, whose gradient needs more than the others do.
 INSTANTIATE_TEST_SUITE_P(
     Targets, AnyPlan,
-    ::testing::Values(lora::Options{}, lora::Options{.targets = {"kohya"}},
-                      lora::Options{.dropout = 0.2},
-                      lora::Options{.type = "dora", .dropout = 0.2, .dropout_of = "input"}));
+    ::testing::Values(PlanCase{}, PlanCase{{.targets = {"kohya"}}}, PlanCase{{.dropout = 0.2}},
+                      PlanCase{{.type = "dora", .dropout = 0.2, .dropout_of = "input"}},
+                      PlanCase{.format = WeightFormat::int8},
+                      PlanCase{{.targets = {"kohya"}}, WeightFormat::nf4}));
 
 /// All gradients of two steps of a model whose weights visit, with a forward for sampling between.
 std::vector<char> bytes_with(const flux::Residence& residence, WeightFormat format,
@@ -190,8 +198,10 @@ TEST(VisitingWeights, AreTheSameWeights) {
   std::vector<bool> all(blocks, true), none(blocks, false), some(blocks), last(blocks, false);
   for (size_t n = 0; n < blocks; ++n) some[n] = n % 3 != 1;
   last.back() = true;
-  for (const auto& [format, targets] :
-       {std::pair{WeightFormat::f32, "default"}, {WeightFormat::fp8, "kohya"}}) {
+  for (const auto& [format, targets] : {std::pair{WeightFormat::f32, "default"},
+                                        {WeightFormat::fp8, "kohya"},
+                                        {WeightFormat::int8, "default"},
+                                        {WeightFormat::nf4, "kohya"}}) {
     const std::vector<char> expected = bytes_with({}, format, targets);
     for (const flux::Residence& residence : {flux::Residence{{all, all}},
                                              {{all, none}},

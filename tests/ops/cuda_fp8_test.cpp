@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with fp8 weights on the GPU: the quantiser against the host's decoder, and the three
+// Products with weights in few bits on the GPU: the quantisers against the host's, and the three
 // ways of the product against the CPU's, which multiplies exact weights. Skipped without a GPU.
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_ops.h"
 #include "backend/cuda/linear.h"
-#include "backend/cuda/operand_kernels.h"
+#include "backend/cuda/nf4.h"
 #include "cuda_case.h"
+#include "tensor/quantise.h"
 
 namespace fluxlora::testing {
 namespace {
 
-using cuda::Fp8Path;
+using cuda::CodePath;
 
 struct Size {
   int64_t B, T, in, out;
@@ -19,16 +20,17 @@ struct Size {
 /// e4m3 has three bits behind the leading one, so that a number is off by at most 1/16, and numbers
 /// spread evenly between two steps by 1/16 / sqrt(3) / 1.4 on average.
 constexpr double kQuantised = 0.04;
+/// NF4's weights become e4m3 too.
+constexpr double kQuantisedTwice = 0.055;
+/// Normal numbers whose largest of a row, about 4, is 127 steps: a step is 0.03, and numbers are
+/// off by 0.03 / sqrt(12). With the weight's factors folded into dy only one number in seven is of
+/// full size, while those ten and a hundred times smaller are off by as much.
+constexpr double kQuantisedInt8 = 0.03;
 /// One more rounding to bf16, and f32 sums in another order.
 constexpr double kRounded = 1e-2;
 
-class Fp8 : public CudaTest {
+class Codes8 : public CudaTest {
  protected:
-  void SetUp() override {
-    CudaTest::SetUp();
-    if (IsSkipped()) return;
-    if (context().capability() < 89) GTEST_SKIP() << "this GPU has no fp8 products";
-  }
   cuda::Context& context() {
     if (!context_) context_ = std::make_unique<cuda::Context>(0);
     return *context_;
@@ -56,30 +58,32 @@ class Fp8 : public CudaTest {
     return p;
   }
 
-  /// A weight of rows of very unequal size, quantised on the GPU, on both sides.
-  struct Fp8Weight {
+  /// A weight quantised on the GPU, on both sides. The rows of fp8 and int8 are of very unequal
+  /// size; those of NF4 are not, whose blocks' magnitudes share a mean.
+  struct Codes {
     Pair source;
-    Buffer values, scales;
-    HostTensor host_values, host_scales;
+    std::vector<Buffer> memory;
+    std::vector<HostTensor> host_memory;
     Weight device, host;
   };
-  Fp8Weight weight(int64_t out, int64_t in) {
-    Fp8Weight w;
+  Codes weight(WeightFormat format, int64_t out, int64_t in) {
+    Codes w;
     w.source = bf16_tensor({out, in}, 1, [&](int64_t row) {
-      return std::pow(10.0, static_cast<double>(row % 7) - 3) / std::sqrt(static_cast<double>(in));
+      const double size =
+          format == WeightFormat::nf4 ? 1 : std::pow(10.0, static_cast<double>(row % 7) - 3);
+      return size / std::sqrt(static_cast<double>(in));
     });
-    w.values = gpu().allocate(out * in);
-    w.scales = gpu().allocate(out * 4);
-    w.device = {WeightFormat::fp8, Tensor(DType::f8_e4m3, {out, in}, w.values.data()),
-                Tensor(DType::f32, {out}, w.scales.data())};
-    cuda::quantise_rows(context().stream(), w.values.data(), static_cast<float*>(w.scales.data()),
-                        w.source.device, nullptr);
-    wait();
-    w.host_values = host_tensor(DType::f8_e4m3, {out, in});
-    w.host_scales = host_tensor(DType::f32, {out});
-    gpu().download(w.host_values.view.data(), w.device.values);
-    gpu().download(w.host_scales.view.data(), w.device.scales);
-    w.host = {WeightFormat::fp8, w.host_values.view, w.host_scales.view};
+    w.device.format = w.host.format = format;
+    for_storage(format, out, in, [&](Tensor Weight::* field, DType dtype, auto shape) {
+      w.host_memory.emplace_back(dtype, shape);
+      w.host.*field = w.host_memory.back().view;
+      w.memory.push_back(gpu().allocate(w.host_memory.back().view.bytes()));
+      w.device.*field = Tensor(dtype, shape, w.memory.back().data());
+    });
+    gpu().ops().quantise(w.device, w.source.device);
+    for_storage(format, out, in, [&](Tensor Weight::* field, auto...) {
+      gpu().download((w.host.*field).data(), w.device.*field);
+    });
     return w;
   }
 
@@ -89,18 +93,18 @@ class Fp8 : public CudaTest {
   std::unique_ptr<cuda::Context> context_;
 };
 
-TEST_F(Fp8, QuantiserRoundsToTheNearest) {
+TEST_F(Codes8, Fp8RoundsToTheNearest) {
   const int64_t out = 96, in = 1040;
-  const Fp8Weight w = weight(out, in);
+  const Codes w = weight(WeightFormat::fp8, out, in);
   for (int64_t r = 0; r < out; ++r) {
-    const float scale = w.host_scales.view.as<float>()[r];
+    const float scale = w.host.scales.as<float>()[r];
     float largest = 0;
     for (int64_t c = 0; c < in; ++c)
       largest = std::max(largest, std::abs(w.source.host.view.as<float>()[r * in + c]));
     EXPECT_NEAR(scale, largest / 448, 1e-6 * largest / 448);
     for (int64_t c = 0; c < in; ++c) {
       const float source = w.source.host.view.as<float>()[r * in + c];
-      const float back = scale * f8_e4m3_to_f32(w.host_values.view.as<uint8_t>()[r * in + c]);
+      const float back = scale * f8_e4m3_to_f32(w.host.values.as<uint8_t>()[r * in + c]);
       // Half a step: 1/16 of the number, or of the least normal number, 2^-6.
       ASSERT_LE(std::abs(back - source), (1 / 16.0 + 1e-5) * std::max(std::abs(source), scale / 64))
           << r << ", " << c;
@@ -109,43 +113,90 @@ TEST_F(Fp8, QuantiserRoundsToTheNearest) {
 }
 
 /// The operation, in both types of activations and for rows that no access of 16 bytes divides.
-TEST_F(Fp8, QuantiseAgreesWithTheHosts) {
-  for (const DType dtype : {DType::f32, DType::bf16})
-    for (const int64_t in : {48, 1000, 1001, 3072}) {
-      const int64_t out = 37;
-      const Pair source = bf16_tensor({out, in}, 5, [](int64_t row) { return row == 3 ? 0 : 0.1; });
-      const Buffer wide = gpu().allocate(out * in * 4), codes = gpu().allocate(out * in),
-                   factors = gpu().allocate(out * 4);
-      Tensor x = source.device;
-      if (dtype == DType::f32) {
-        x = Tensor(DType::f32, {out, in}, wide.data());
-        gpu().upload(x, source.host.view.data());
+TEST_F(Codes8, QuantiseAgreesWithTheHosts) {
+  for (const WeightFormat format : {WeightFormat::fp8, WeightFormat::int8, WeightFormat::nf4})
+    for (const DType dtype : {DType::f32, DType::bf16})
+      for (const int64_t in : {48, 1000, 1001, 3072}) {
+        if (stored_format(format, in) != format) continue;
+        const int64_t out = 37;
+        Codes w = weight(format, out, in);
+        const Pair source =
+            bf16_tensor({out, in}, 5, [](int64_t row) { return row == 3 ? 0 : 0.1; });
+        const Buffer wide = gpu().allocate(out * in * 4);
+        Tensor x = source.device;
+        if (dtype == DType::f32) {
+          x = Tensor(DType::f32, {out, in}, wide.data());
+          gpu().upload(x, source.host.view.data());
+        }
+        gpu().ops().quantise(w.device, x);
+        cpu().ops().quantise(w.host, source.host.view);
+        const std::string what = "format " + std::to_string(static_cast<int>(format)) + ", in " +
+                                 std::to_string(in) + ", " + x.describe();
+        for_storage(format, out, in, [&](Tensor Weight::* field, DType type, auto shape) {
+          const HostTensor found(type, shape);
+          gpu().download(found.view.data(), w.device.*field);
+          const Tensor& wanted = w.host.*field;
+          int64_t others = 0;
+          for (int64_t i = 0; i < wanted.size(); ++i) {
+            if (type == DType::f32)
+              EXPECT_FLOAT_EQ(found.view.as<float>()[i], wanted.as<float>()[i]) << what;
+            else
+              others += found.view.as<uint8_t>()[i] != wanted.as<uint8_t>()[i];
+          }
+          // One multiplies by 1 / factor, the other divides: a number between two codes may go
+          // either way. NF4 multiplies on both sides; only the mean of magnitudes is added up in
+          // another order.
+          const bool exact = format == WeightFormat::nf4 && field == &Weight::values;
+          EXPECT_LE(others, exact ? 0 : std::max<int64_t>(wanted.size() / 500, 2)) << what;
+        });
       }
-      const Weight w{WeightFormat::fp8, Tensor(DType::f8_e4m3, {out, in}, codes.data()),
-                     Tensor(DType::f32, {out}, factors.data())};
-      gpu().ops().quantise(w, x);
-      const HostTensor found = host_tensor(DType::f8_e4m3, {out, in}),
-                       found_factors = host_tensor(DType::f32, {out});
-      gpu().download(found.view.data(), w.values);
-      gpu().download(found_factors.view.data(), w.scales);
-      const HostTensor wanted = host_tensor(DType::f8_e4m3, {out, in}),
-                       wanted_factors = host_tensor(DType::f32, {out});
-      cpu().ops().quantise({WeightFormat::fp8, wanted.view, wanted_factors.view}, source.host.view);
-      int64_t others = 0;
-      for (int64_t i = 0; i < out * in; ++i)
-        others += found.view.as<uint8_t>()[i] != wanted.view.as<uint8_t>()[i];
-      // One multiplies by 1 / factor, the other divides: a number between two codes may go either
-      // way.
-      EXPECT_LE(others, out * in / 500) << in;
-      for (int64_t r = 0; r < out; ++r)
-        EXPECT_FLOAT_EQ(found_factors.view.as<float>()[r], wanted_factors.view.as<float>()[r]);
-    }
 }
 
-TEST_F(Fp8, ThreeWaysAgree) {
+/// What NF4 stands for, as the kernels that products use unpack it.
+TEST_F(Codes8, Nf4IsUnpackedAsTheHostUnpacksIt) {
+  for (const int64_t in : {48, 90, 1000, 3072}) {
+    const int64_t out = 37;
+    const Codes w = weight(WeightFormat::nf4, out, in);
+    std::vector<float> wanted(static_cast<size_t>(out * in));
+    for (int64_t r = 0; r < out; ++r) read_row(DType::f32, wanted.data() + r * in, w.host, r);
+    const HostTensor found = host_tensor(DType::f32, {out, in});
+    const Buffer memory = gpu().allocate(found.view.bytes());
+    const Tensor plain(DType::f32, {out, in}, memory.data());
+    cuda::dequantise_nf4(context().stream(), plain, w.device);
+    wait();
+    gpu().download(found.view.data(), plain);
+    // f32, with or without one rounding between a product and a sum.
+    for (size_t i = 0; i < wanted.size(); ++i)
+      ASSERT_NEAR(found.view.as<float>()[i], wanted[i], 1e-6 * std::abs(wanted[i])) << in;
+    if (in % 8 != 0 || context().capability() < 89) continue;
+    const Buffer codes = gpu().allocate(out * in), factors = gpu().allocate(out * 4);
+    cuda::dequantise_nf4_to_fp8(context().stream(), codes.data(),
+                                static_cast<float*>(factors.data()), w.device);
+    wait();
+    const HostTensor bytes = host_tensor(DType::u8, {out, in}),
+                     scales = host_tensor(DType::f32, {out});
+    gpu().download(bytes.view.data(), Tensor(DType::u8, {out, in}, codes.data()));
+    gpu().download(scales.view.data(), Tensor(DType::f32, {out}, factors.data()));
+    for (int64_t i = 0; i < out * in; ++i) {
+      const float scale = scales.view.as<float>()[i / in];
+      const float back = scale * f8_e4m3_to_f32(bytes.view.as<uint8_t>()[i]);
+      const float number = wanted[static_cast<size_t>(i)];
+      // Half a step of e4m3: 1/16 of the number, or of the least normal number, 2^-6.
+      ASSERT_LE(std::abs(back - number), (1 / 16.0 + 1e-5) * std::max(std::abs(number), scale / 64))
+          << in << ", " << i;
+    }
+  }
+}
+
+class ThreeWays : public Codes8, public ::testing::WithParamInterface<WeightFormat> {};
+
+TEST_P(ThreeWays, Agree) {
+  const WeightFormat format = GetParam();
+  const bool int8 = format == WeightFormat::int8;
+  if (!int8 && context().capability() < 89) GTEST_SKIP() << "this GPU has no fp8 products";
   for (const Size& z : {Size{1, 512, 256, 384}, Size{2, 33, 144, 1040}, Size{2, 36, 144, 1040},
                         Size{1, 1, 3072, 64}, Size{1, 300, 3072, 9216}}) {
-    const Fp8Weight w = weight(z.out, z.in);
+    const Codes w = weight(format, z.out, z.in);
     const auto one = [](int64_t) { return 1.0; };
     const Pair x = bf16_tensor({z.B, z.T, z.in}, 2, one);
     const Pair dy = bf16_tensor({z.B, z.T, z.out}, 3, one);
@@ -156,14 +207,18 @@ TEST_F(Fp8, ThreeWaysAgree) {
     cpu().ops().linear_dx(dx.view, dy.host.view, w.host, Grad::overwrite);
 
     cuda::CudaOps ops(context());
-    for (const Fp8Path path : {Fp8Path::automatic, Fp8Path::library_scales, Fp8Path::kernel_scales,
-                               Fp8Path::dequantised}) {
+    for (const CodePath path : {CodePath::automatic, CodePath::library_scales,
+                                CodePath::kernel_scales, CodePath::dequantised}) {
       // cuBLASLt has factors of rows on Hopper, where they begin on 16 bytes.
       const bool aligned = z.B == 1 || z.T % 4 == 0;
-      if (path == Fp8Path::library_scales && (context().capability() != 90 || !aligned)) continue;
+      if (path == CodePath::library_scales && (int8 || context().capability() != 90 || !aligned))
+        continue;
       cuda::Linear linear(context());
-      linear.use_fp8_path(path);
-      const double tolerance = path == Fp8Path::dequantised ? kRounded : kQuantised;
+      linear.use_path(path);
+      const double tolerance = path == CodePath::dequantised ? kRounded
+                               : int8                        ? kQuantisedInt8
+                               : format == WeightFormat::nf4 ? kQuantisedTwice
+                                                             : kQuantised;
       const std::string what = "way " + std::to_string(static_cast<int>(path)) + ", T " +
                                std::to_string(z.T) + ", out " + std::to_string(z.out);
       const auto result = [&](const Shape& shape, const std::function<void(const Tensor&)>& call) {
@@ -205,6 +260,10 @@ TEST_F(Fp8, ThreeWaysAgree) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Formats, ThreeWays,
+                         ::testing::Values(WeightFormat::fp8, WeightFormat::int8,
+                                           WeightFormat::nf4));
 
 }  // namespace
 }  // namespace fluxlora::testing

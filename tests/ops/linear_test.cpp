@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products: linear, linear_dx and the three of the adapters.
 #include "op_case.h"
+#include "tensor/quantise.h"
 
 namespace fluxlora::testing {
 namespace {
@@ -102,6 +103,31 @@ TEST_F(Linear, TakesWeightsOfEveryFormat) {
   ops().linear(exact, x, weight(w64), bias);
   ops().linear(got, x, weight(w32.view), bias32.view);
   EXPECT_LE(relative_error(got, exact), 1e-13);
+}
+
+/// Codes are multiplied as the numbers that they stand for.
+TEST_F(Linear, TakesWeightsInFewBits) {
+  const int64_t outs = 300, ins = 4100;
+  const Tensor x = random({1, 5, ins}), dy = random({1, 5, outs}), w = random({outs, ins});
+  HostTensor w32(DType::f32, {outs, ins});
+  ops().cast(w32.view, w);
+  for (const WeightFormat format : {WeightFormat::fp8, WeightFormat::int8, WeightFormat::nf4}) {
+    Weight codes{.format = format, .values = {}};
+    std::vector<HostTensor> memory;
+    for_storage(format, outs, ins, [&](Tensor Weight::* field, DType dtype, auto shape) {
+      codes.*field = memory.emplace_back(dtype, shape).view;
+    });
+    ops().quantise(codes, w32.view);
+    for (int64_t o = 0; o < outs; ++o) read_row(DType::f64, &at(w, 0, o, 0), codes, o);
+    const Tensor y = poisoned({1, 5, outs}), exact = copy_of(y);
+    ops().linear(y, x, codes, {});
+    ops().linear(exact, x, weight(w), {});
+    EXPECT_LE(relative_error(y, exact), 1e-13);
+    const Tensor dx = poisoned({1, 5, ins}), dx_exact = copy_of(dx);
+    ops().linear_dx(dx, dy, codes, Grad::overwrite);
+    ops().linear_dx(dx_exact, dy, weight(w), Grad::overwrite);
+    EXPECT_LE(relative_error(dx, dx_exact), 1e-13);
+  }
 }
 
 TEST_F(Linear, AGroupIsTheSumOfItsProducts) {

@@ -5,6 +5,7 @@
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/rows.h"
 #include "ops/checks.h"
+#include "tensor/quantise.h"
 
 namespace fluxlora {
 namespace {
@@ -115,11 +116,7 @@ void for_panels(Scratch& scratch, const Weight& w, F&& use) {
   for (int64_t first = 0; first < w.out(); first += panel) {
     const int64_t rows = std::min(panel, w.out() - first);
     parallel_for(rows, row_grain(w.in()), [&](int64_t r0, int64_t r1) {
-      for (int64_t r = r0; r < r1; ++r) {
-        const double scale = w.scales ? double{w.scales.as<const float>()[first + r]} : 1.0;
-        const void* const row = v.slice(0, first + r, 1).data();
-        convert(same, values + r * w.in(), v.dtype(), row, w.in(), scale);
-      }
+      for (int64_t r = r0; r < r1; ++r) read_row(same, values + r * w.in(), w, first + r);
     });
     use(static_cast<const T*>(values), w.in(), first, rows);
   }

@@ -76,7 +76,7 @@ void CpuOps::add_scaled(const Tensor& y, const Tensor& x, double alpha) {
 
 void CpuOps::quantise(const Weight& w, const Tensor& x) {
   checks::quantise(w, x);
-  quantise_rows(w.values, w.scales, x);
+  fluxlora::quantise(w, x);
 }
 
 }  // namespace fluxlora

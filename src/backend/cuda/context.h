@@ -20,6 +20,7 @@ enum class Slot : size_t {
   norm,             ///< partial sums of the gradients' norm and of the loss
   product,          ///< cuBLASLt's workspace
   operand,          ///< converted or transposed operands of products
+  weight,           ///< a weight with four bits in eight
   scalars,          ///< factors of products
   attention,        ///< cuDNN's workspace for attention
   attention_parts,  ///< what the attention without cuDNN stores

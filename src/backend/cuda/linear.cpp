@@ -4,34 +4,14 @@
 #include "backend/cuda/linear.h"
 
 #include "backend/cuda/cuda_ops.h"
+#include "backend/cuda/nf4.h"
 #include "backend/cuda/operand_kernels.h"
+#include "backend/cuda/row_codes.h"
 #include "base/error.h"
 #include "ops/checks.h"
 
 namespace fluxlora::cuda {
 namespace {
-
-/// Pieces of one work memory, 256-byte aligned.
-class Pieces {
- public:
-  int64_t add(int64_t bytes) {
-    const int64_t at = total_;
-    total_ += (bytes + 255) / 256 * 256;
-    return at;
-  }
-  int64_t total() const { return total_; }
-
- private:
-  int64_t total_ = 0;
-};
-
-void* at(void* base, int64_t offset) {
-  return static_cast<char*>(base) + offset;
-}
-
-int64_t row_count(const Tensor& x) {
-  return x.dim(-1) == 0 ? 0 : x.size() / x.dim(-1);
-}
 
 /// The stored (R, C) matrix as the right operand; transposed: as (C, R).
 Matrix matrix_of(const Tensor& a, bool transposed) {
@@ -71,10 +51,12 @@ void Linear::rows_product(const Tensor& y, const Tensor& x, const Matrix& right,
 }
 
 Tensor Linear::plain_values(CudaOps& ops, const Weight& w, DType dtype) {
-  if (w.values.dtype() == dtype) return w.values;
+  if (!is_quantised(w.format) && w.values.dtype() == dtype) return w.values;
   const Tensor values(dtype, {w.out(), w.in()},
                       context_.scratch(Slot::operand, w.out() * w.in() * dtype_size(dtype)));
-  if (w.scales)
+  if (w.format == WeightFormat::nf4)
+    dequantise_nf4(context_.stream(), values, w);
+  else if (w.scales)
     dequantise_rows(context_.stream(), values, w.values, w.scales.as<const float>());
   else
     ops.cast(values, w.values);
@@ -85,107 +67,18 @@ void Linear::forward(CudaOps& ops, const Tensor& y, const Tensor& x, const Weigh
                      const Tensor& bias) {
   Tensor b = bias;
   if (bias && bias.dtype() != y.dtype()) {
-    // Not in the operands' memory, which the fp8 path uses.
+    // Not in the operands' memory, which products of codes use.
     b = Tensor(y.dtype(), {w.out()},
                context_.scratch(Slot::scalars, w.out() * dtype_size(y.dtype())));
     ops.cast(b, bias);
   }
-  if (fits_fp8(y, x, w) && forward_fp8(y, x, w, b)) return;
+  if (forward_codes(y, x, w, b)) return;
   rows_product(y, x, matrix_of(plain_values(ops, w, y.dtype()), true), b, 1, 0);
 }
 
 void Linear::backward(CudaOps& ops, const Tensor& dx, const Tensor& dy, const Weight& w, bool add) {
-  if (fits_fp8(dx, dy, w) && backward_fp8(dx, dy, w, add)) return;
+  if (backward_codes(dx, dy, w, add)) return;
   rows_product(dx, dy, matrix_of(plain_values(ops, w, dx.dtype()), false), {}, 1, add ? 1 : 0);
-}
-
-// ---- fp8
-// ------------------------------------------------------------------------------------------
-
-struct Linear::Fp8Rows {
-  const void* values = nullptr;   // (rows, C) e4m3
-  const float* scales = nullptr;  // (rows)
-  int64_t columns = 0;
-  void* product = nullptr;  // room for (rows, columns of the result) bf16
-};
-
-bool Linear::fits_fp8(const Tensor& y, const Tensor& x, const Weight& w) const {
-  return w.format == WeightFormat::fp8 && path_ != Fp8Path::dequantised &&
-         context_.capability() >= 89 && x.dtype() == DType::bf16 && y.dtype() == DType::bf16 &&
-         w.in() % 16 == 0 && w.out() % 16 == 0 && w.values.contiguous() &&
-         reinterpret_cast<uintptr_t>(w.values.data()) % 16 == 0;
-}
-
-/// y (+)= x right, item by item where rows have no single stride.
-bool Linear::fp8_product(const Tensor& y, const Fp8Rows& x, const Matrix& right,
-                         const float* column_scales, const Tensor& bias, bool add) {
-  const bool uniform = y.rows_are_uniform();
-  const int64_t items = uniform ? 1 : y.dim(0);
-  for (int64_t i = 0; i < items; ++i) {
-    const Tensor to = uniform ? y.flat_rows() : y.item(i);
-    const int64_t rows = to.dim(0), first = i * rows;
-    Product p{.rows = rows,
-              .columns = to.dim(1),
-              .inner = x.columns,
-              .left = {.data = static_cast<const char*>(x.values) + first * x.columns,
-                       .dtype = DType::f8_e4m3,
-                       .stride = x.columns},
-              .right = right,
-              .out = to.data(),
-              .out_dtype = DType::bf16,
-              .out_stride = to.stride(0),
-              .beta = add ? 1.0 : 0.0,
-              .bias = bias.data(),
-              .left_scales = x.scales + first,
-              .right_scales = column_scales};
-    if (path_ != Fp8Path::kernel_scales && products_.try_run(p)) continue;
-    CHECK(path_ != Fp8Path::library_scales, "cuBLASLt has no fp8 product with scales of rows");
-    p.left_scales = p.right_scales = nullptr;
-    p.bias = nullptr;
-    p.beta = 0;
-    p.out = x.product;
-    p.out_stride = p.columns;
-    if (!products_.try_run(p)) {
-      CHECK(i == 0, "cuBLASLt has an fp8 product for one item and not for the next");
-      return false;
-    }
-    scale_product(context_.stream(), to, x.product, x.scales + first, column_scales, bias.data(),
-                  add);
-  }
-  return true;
-}
-
-bool Linear::forward_fp8(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
-  const int64_t rows = row_count(x);
-  Pieces pieces;
-  const int64_t q = pieces.add(rows * w.in()), scales = pieces.add(rows * 4);
-  const int64_t product = pieces.add(rows * w.out() * 2);
-  void* const base = context_.scratch(Slot::operand, pieces.total());
-  auto* const row_scales = static_cast<float*>(at(base, scales));
-  quantise_rows(context_.stream(), at(base, q), row_scales, x, nullptr);
-  return fp8_product(y, {at(base, q), row_scales, w.in(), at(base, product)},
-                     matrix_of(w.values, true), w.scales.as<const float>(), bias, false);
-}
-
-/// Hopper multiplies fp8 only where both operands run along the contraction, so W is transposed;
-/// its row scales lie on the contraction and are folded into dy before that is quantised.
-bool Linear::backward_fp8(const Tensor& dx, const Tensor& dy, const Weight& w, bool add) {
-  const int64_t rows = row_count(dy);
-  Pieces pieces;
-  const int64_t q = pieces.add(rows * w.out()), scales = pieces.add(rows * 4);
-  const int64_t turned = pieces.add(w.in() * w.out()), ones = pieces.add(w.in() * 4);
-  const int64_t product = pieces.add(rows * w.in() * 2);
-  void* const base = context_.scratch(Slot::operand, pieces.total());
-  const cudaStream_t stream = context_.stream();
-  auto* const row_scales = static_cast<float*>(at(base, scales));
-  auto* const unit = static_cast<float*>(at(base, ones));
-  quantise_rows(stream, at(base, q), row_scales, dy, w.scales.as<const float>());
-  transpose_bytes(stream, at(base, turned), w.values.data(), w.out(), w.in());
-  fill_ones(stream, unit, w.in());
-  const Matrix right{
-      .data = at(base, turned), .dtype = DType::f8_e4m3, .stride = w.out(), .transposed = true};
-  return fp8_product(dx, {at(base, q), row_scales, w.out(), at(base, product)}, right, unit, {},
-                     add);
 }
 
 // ---- the operations
@@ -193,7 +86,9 @@ bool Linear::backward_fp8(const Tensor& dx, const Tensor& dy, const Weight& w, b
 
 void CudaOps::quantise(const Weight& w, const Tensor& x) {
   checks::quantise(w, x);
-  quantise_rows(stream(), w.values.data(), w.scales.as<float>(), x, nullptr);
+  if (w.format == WeightFormat::nf4)
+    return quantise_nf4(stream(), w, x, context_.scratch<float>(Slot::operand, w.blocks.size()));
+  quantise_rows(stream(), w.values.dtype(), w.values.data(), w.scales.as<float>(), x, nullptr);
 }
 
 void CudaOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the products of CudaOps share, and the fp8 path. Operations on rows views: ops/ops.h.
+// What the products of CudaOps share, and the products of 8-bit operands. Operations on rows views:
+// ops/ops.h.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "backend/cuda/products.h"
 #include "ops/ops.h"
@@ -11,10 +13,10 @@ namespace fluxlora::cuda {
 
 class CudaOps;
 
-/// How products of fp8 operands get their scales. `automatic` takes the first that works: scales
-/// inside cuBLASLt, scales by the kernel that reads a unit-scale product, a bf16 product of the
-/// dequantised weight. Tests compare the three.
-enum class Fp8Path { automatic, library_scales, kernel_scales, dequantised };
+/// How products of 8-bit operands get their scales. `automatic` takes the first that works: scales
+/// inside cuBLASLt (fp8 alone), scales by the kernel that reads a unit-scale product, a product of
+/// the dequantised weight in the type of activations. Tests compare the three.
+enum class CodePath { automatic, library_scales, kernel_scales, dequantised };
 
 class Linear {
  public:
@@ -27,7 +29,7 @@ class Linear {
   }
 
   Products& products() { return products_; }
-  void use_fp8_path(Fp8Path path) { path_ = path; }
+  void use_path(CodePath path) { path_ = path; }
 
   /// The operations of ops/ops.h; `ops` converts operands of another element type.
   void forward(CudaOps& ops, const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias);
@@ -38,19 +40,23 @@ class Linear {
                     double alpha, double beta);
 
  private:
-  struct Fp8Rows;  // activations quantised a row at a time
+  struct WeightCodes;  // a weight as 8-bit rows
+  struct CodeCall;     // a product of 8-bit rows
 
-  bool forward_fp8(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias);
-  bool backward_fp8(const Tensor& dx, const Tensor& dy, const Weight& w, bool add);
-  bool fp8_product(const Tensor& y, const Fp8Rows& x, const Matrix& right,
-                   const float* column_scales, const Tensor& bias, bool add);
-  bool fits_fp8(const Tensor& y, const Tensor& x, const Weight& w) const;
+  // linear_codes.cpp
+  std::optional<WeightCodes> codes_of(const Tensor& y, const Tensor& x, const Weight& w);
+  bool forward_codes(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias);
+  bool backward_codes(const Tensor& dx, const Tensor& dy, const Weight& w, bool add);
+  bool code_product(const CodeCall& call);
+  bool library_product(const CodeCall& call, const Tensor& to, int64_t first);
+  bool chunked_product(const CodeCall& call, int64_t first, int64_t count);
+
   /// The weight in the element type of activations, in work memory unless it has it already.
   Tensor plain_values(CudaOps& ops, const Weight& w, DType dtype);
 
   Context& context_;
   Products products_;
-  Fp8Path path_ = Fp8Path::automatic;
+  CodePath path_ = CodePath::automatic;
 };
 
 }  // namespace fluxlora::cuda

@@ -25,7 +25,9 @@ void lt_check(cublasStatus_t status, const char* what) {
 cudaDataType_t type_of(DType dtype) {
   if (dtype == DType::bf16) return CUDA_R_16BF;
   if (dtype == DType::f8_e4m3) return CUDA_R_8F_E4M3;
-  CHECK(dtype == DType::f32, "products are of f32, bf16 and fp8");
+  if (dtype == DType::i8) return CUDA_R_8I;
+  if (dtype == DType::i32) return CUDA_R_32I;
+  CHECK(dtype == DType::f32, "products are of f32, bf16, fp8 and int8");
   return CUDA_R_32F;
 }
 
@@ -88,7 +90,10 @@ struct Products::Plan {
   }
 
   void describe(const Product& p) {
-    lt_check(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
+    if (p.out_dtype == DType::i32)
+      lt_check(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32I, CUDA_R_32I), "product");
+    else
+      lt_check(cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
     const auto op = [](const Matrix& m) { return m.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
     set(desc, CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(op(p.right)));
     set(desc, CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(op(p.left)));
@@ -193,9 +198,13 @@ bool Products::try_run(const Product& p) {
   if (!plan.exists) return false;
   plan.set_pointers(p);
   const auto alpha = static_cast<float>(p.alpha), beta = static_cast<float>(p.beta);
+  const auto whole_alpha = static_cast<int32_t>(p.alpha), whole_beta = static_cast<int32_t>(p.beta);
+  const bool whole = p.out_dtype == DType::i32;
+  const auto* const a = whole ? static_cast<const void*>(&whole_alpha) : &alpha;
+  const auto* const b = whole ? static_cast<const void*>(&whole_beta) : &beta;
   const cublasStatus_t status = cublasLtMatmul(
-      handle_, plan.desc, &alpha, p.right.data, plan.right, p.left.data, plan.left, &beta, p.out,
-      plan.out, p.out, plan.out, &plan.algorithm, workspace_, kWorkspaceBytes, context_.stream());
+      handle_, plan.desc, a, p.right.data, plan.right, p.left.data, plan.left, b, p.out, plan.out,
+      p.out, plan.out, &plan.algorithm, workspace_, kWorkspaceBytes, context_.stream());
   if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
     plan.exists = false;
     return false;

@@ -22,7 +22,8 @@ struct Matrix {
 };
 
 /// out (rows, columns) = alpha left (rows, inner) right (inner, columns) + beta out + bias. Sums
-/// are in f32, never in TF32. `batch` such products at once.
+/// are in f32, never in TF32; of int8 operands exactly, in i32, which out is then, with whole alpha
+/// and beta. `batch` such products at once.
 struct Product {
   int64_t rows = 0, columns = 0, inner = 0, batch = 1;
   Matrix left = {}, right = {};

@@ -42,12 +42,6 @@ std::optional<Place> place_of(const std::string& bfl, int64_t depth) {
                n + (single ? static_cast<size_t>(depth) : 0)};
 }
 
-Weight take_matrix(Arena& arena, WeightFormat format, int64_t out, int64_t in) {
-  Weight weight{format, arena.take(kOwner, element_type(format), {out, in})};
-  if (format == WeightFormat::fp8) weight.scales = arena.take(kOwner, DType::f32, {out});
-  return weight;
-}
-
 /// Takes all parameters: matrices from arena(their place), biases and norms from arena({}).
 template <typename ArenaOf>
 void describe(Weights& weights, const Config& config, DType act, WeightFormat format,
@@ -58,10 +52,10 @@ void describe(Weights& weights, const Config& config, DType act, WeightFormat fo
   for (LinearName& name : linear_names(config)) sizes[name.bfl] = std::move(name);
   // visit_linears passes over guidance_in when it is empty: make it known first.
   if (config.guidance_embed)
-    weights.guidance_in.in_layer.weight.values = Tensor(element_type(format), {1, 1}, &weights);
+    weights.guidance_in.in_layer.weight.values = Tensor(act, {1, 1}, &weights);
   visit_linears(weights, [&](const std::string& name, AdaptedLinear& layer) {
     const LinearName& size = sizes.at(name);
-    layer.weight = take_matrix(arena(place_of(name, config.depth)), format, size.out, size.in);
+    layer.weight = arena(place_of(name, config.depth)).take(kOwner, format, size.out, size.in);
     layer.bias = arena({}).take(kOwner, act, {size.out});
   });
   visit_norms(weights, [&](Tensor& norm) { norm = arena({}).take(kOwner, act, {config.K}); });
@@ -162,16 +156,16 @@ void LoadedWeights::upload(Device& device, const TensorSource& source, const Con
         place ? &images[static_cast<size_t>(place->part)][place->block] : nullptr;
     const Weight& w = layer.weight;
     const bool visits = image && *image;
-    const Weight home = visits ? take_matrix(**image, w.format, w.out(), w.in()) : Weight();
-    if (visits && w.format != WeightFormat::fp8) {
+    const Weight home = visits ? (*image)->take(kOwner, w.format, w.out(), w.in()) : Weight();
+    if (visits && !is_quantised(w.format)) {
       source.read(home, bfl + ".weight");
     } else {
       // Whether it stays or visits, one quantiser makes it: plans must not change a bit.
       source.load(device, w, bfl + ".weight");
-      if (visits) {
-        device.download(home.values.data(), w.values);
-        device.download(home.scales.data(), w.scales);
-      }
+      if (visits)
+        for_storage(w.format, w.out(), w.in(), [&](Tensor Weight::* field, auto...) {
+          device.download((home.*field).data(), w.*field);
+        });
     }
     source.load(device, layer.bias, bfl + ".bias");
   });
