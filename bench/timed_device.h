@@ -59,7 +59,7 @@ class TimedDevice final : public Device {
     void cast(T y, T x) override { time("cast", &Ops::cast, y, x); }
     void add_scaled(T y, T x, double a) override { time("add_scaled", &Ops::add_scaled, y, x, a); }
     void quantise(const Weight& w, T x) override { time("quantise", &Ops::quantise, w, x); }
-    void linear(T y, T x, const Weight& w, T b) override { time("linear", &Ops::linear, y, x, w, b); }
+    void linear(T y, T x, const Weight& w, T b, Grad m) override { time("linear", &Ops::linear, y, x, w, b, m); }
     void linear_dx(T dx, T dy, const Weight& w, Grad m) override { time("linear_dx", &Ops::linear_dx, dx, dy, w, m); }
     void dense(T y, T x, T a, const Scale& s, Grad m) override { time("dense", &Ops::dense, y, x, a, s, m); }
     void dense_dx(T dx, T dy, T a, const Scale& s, Grad m) override { time("dense_dx", &Ops::dense_dx, dx, dy, a, s, m); }

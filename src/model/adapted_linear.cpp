@@ -56,8 +56,18 @@ Tensor adapters_input(const LoraStack& stack, const Tensor& all_t, const Tensor&
   return dropped ? last_columns(all_t, layer.ranks(), layer.in()) : x;
 }
 
+/// Whether the layer's own adapters write every row of its output, and before the frozen product:
+/// then that adds itself to what they wrote, which costs a product next to nothing, where they
+/// would have to read and write what it wrote. DoRA scales the frozen product by rows.
+bool adapters_come_first(const AdaptedLinear& layer) {
+  int64_t rows = 0;
+  for (const LoraSlice& lora : layer.adapters) rows += lora.rows;
+  return rows == layer.out() && !is_dora(layer);
+}
+
+/// y (+)= all adapters; `mode` is what the layer's own do to their rows.
 void add_adapters(Ops& op, const Tensor& y, const Tensor& all_t, const Tensor& x,
-                  const AdaptedLinear& layer) {
+                  const AdaptedLinear& layer, Grad mode) {
   if (is_dora(layer)) scale_rows(op, y, layer);
   for_stacks(layer, [&](const LoraStack& stack, int64_t first) {
     const Tensor t = last_columns(all_t, first, stack.rank());
@@ -71,37 +81,55 @@ void add_adapters(Ops& op, const Tensor& y, const Tensor& all_t, const Tensor& x
     for (const LoraSlice& lora : stack.adapters)
       op.dense(last_columns(y, lora.row0, lora.rows), last_columns(t, lora.rank0, lora.rank),
                lora.dora ? lora.dora.scaled_B : lora.B, {lora.scale, stack.multiplier},
-               Grad::accumulate);
+               first == 0 ? mode : Grad::accumulate);
   });
 }
 
-/// dx += dt A, through the dropout of the input where there is one.
-void add_input_gradient(Ops& op, const Tensor& dx, const Tensor& all_dt, const Tensor& dt,
-                        const LoraStack& stack, const AdaptedLinear& layer) {
-  const Tensor dropped = adapters_input(stack, all_dt, dx, layer);
-  if (dropped.data() == dx.data()) {
-    op.dense_dx(dx, dt, stack.A, {}, Grad::accumulate);
-    return;
+/// What the backward knows of a layer. `mode` is what happens to dx next.
+struct InputGradient {
+  Tensor dx;  // (B, T, in) or empty
+  Grad mode;
+  Tensor all_dt;  // (B, T, kept_columns())
+};
+
+/// dx (+)= dt A, through the dropout of the input where there is one.
+void add_input_gradient(Ops& op, InputGradient& to, const Tensor& dt, const LoraStack& stack,
+                        const AdaptedLinear& layer) {
+  const Tensor dropped = adapters_input(stack, to.all_dt, to.dx, layer);
+  if (dropped.data() == to.dx.data()) {
+    op.dense_dx(to.dx, dt, stack.A, {}, to.mode);
+  } else {
+    op.dense_dx(dropped, dt, stack.A, {}, Grad::overwrite);
+    op.dropout(dropped, stack.dropout);
+    if (to.mode == Grad::accumulate)
+      op.add_scaled(to.dx, dropped, 1);
+    else
+      op.copy(to.dx, dropped);
   }
-  op.dense_dx(dropped, dt, stack.A, {}, Grad::overwrite);
-  op.dropout(dropped, stack.dropout);
-  op.add_scaled(dx, dropped, 1);
+  to.mode = Grad::accumulate;
 }
 
 }  // namespace
 
 void adapted_linear(Ops& op, const Tensor& y, const Tensor& t, const Tensor& x,
                     const AdaptedLinear& layer) {
-  op.linear(y, x, layer.weight, layer.bias);
-  add_adapters(op, y, t, x, layer);
+  const bool first = adapters_come_first(layer);
+  if (first) add_adapters(op, y, t, x, layer, Grad::overwrite);
+  op.linear(y, x, layer.weight, layer.bias, first ? Grad::accumulate : Grad::overwrite);
+  if (!first) add_adapters(op, y, t, x, layer, Grad::accumulate);
 }
 
 void adapted_linear_group(Ops& op, std::span<const AdaptedCall> calls) {
   std::vector<LinearCall> products;
-  for (const AdaptedCall& c : calls)
-    products.push_back({c.y, c.x, &c.layer->weight, c.layer->bias});
+  for (const AdaptedCall& c : calls) {
+    const bool first = adapters_come_first(*c.layer);
+    if (first) add_adapters(op, c.y, c.t, c.x, *c.layer, Grad::overwrite);
+    products.push_back(
+        {c.y, c.x, &c.layer->weight, c.layer->bias, first ? Grad::accumulate : Grad::overwrite});
+  }
   op.linear_group(products);
-  for (const AdaptedCall& c : calls) add_adapters(op, c.y, c.t, c.x, *c.layer);
+  for (const AdaptedCall& c : calls)
+    if (!adapters_come_first(*c.layer)) add_adapters(op, c.y, c.t, c.x, *c.layer, Grad::accumulate);
 }
 
 void adapted_linear_bwd(Ops& op, const Tensor& dx, Grad mode, const Tensor& dt, const Tensor& dy,
@@ -114,7 +142,7 @@ void adapted_linear_bwd(Ops& op, const Tensor& dx, Grad mode, const Tensor& dt, 
           last_columns(dy, lora.row0, lora.rows), lora.dora.d_magnitude,
           lora.dora.d_magnitude ? last_columns(forward.y, lora.row0, lora.rows) : Tensor{},
           bias_of(layer, lora), scale_of(layer, lora));
-  if (dx) op.linear_dx(dx, dy, layer.weight, mode);
+  InputGradient input{dx, mode, dt};
   for_stacks(layer, [&](const LoraStack& stack, int64_t first) {
     if (!dx && !stack.trains()) return;
     const Tensor dt_stack = last_columns(dt, first, stack.rank());
@@ -131,8 +159,10 @@ void adapted_linear_bwd(Ops& op, const Tensor& dx, Grad mode, const Tensor& dt, 
     if (stack.trains())
       op.dense_dw(stack.dA, dt_stack, adapters_input(stack, t, forward.x, layer), {},
                   Grad::accumulate);
-    if (dx) add_input_gradient(op, dx, dt, dt_stack, stack, layer);
+    if (dx) add_input_gradient(op, input, dt_stack, stack, layer);
   });
+  // Last, and added to the adapters' part: see adapters_come_first().
+  if (dx) op.linear_dx(dx, dy, layer.weight, input.mode);
 }
 
 }  // namespace fluxlora

@@ -6,7 +6,7 @@
 namespace fluxlora {
 
 void Ops::linear_group(std::span<const LinearCall> calls) {
-  for (const LinearCall& call : calls) linear(call.y, call.x, *call.weight, call.bias);
+  for (const LinearCall& call : calls) linear(call.y, call.x, *call.weight, call.bias, call.mode);
 }
 
 void Ops::gate_add_ln_modulate(const Tensor& x_out, const Tensor& h, const Tensor& stats,

@@ -22,7 +22,7 @@
 
 namespace fluxlora {
 
-/// What happens to a gradient's destination.
+/// What happens to the destination of a gradient or of a product.
 enum class Grad { ignore, overwrite, accumulate };
 
 /// A factor `value * factor[0]`. `factor` is an f32 scalar in device memory, so that a captured
@@ -33,12 +33,13 @@ struct Scale {
   Tensor factor = {};
 };
 
-/// One product of a group: y = x Wᵀ + bias.
+/// One product of a group: y (+)= x Wᵀ + bias.
 struct LinearCall {
   Tensor y;                        // (B, T, out)
   Tensor x;                        // (B, T, in)
   const Weight* weight = nullptr;  // (out, in)
   Tensor bias;                     // (out) or empty
+  Grad mode = Grad::overwrite;
 };
 
 struct AttentionOptions {
@@ -143,8 +144,9 @@ class Ops {
   virtual void quantise(const Weight& w, const Tensor& x) = 0;
 
   // ---- products ----------------------------------------------------------------------------
-  /// y = x Wᵀ + bias.  y (B, T, out), x (B, T, in), bias (out) or empty; (B, C) for vectors.
-  virtual void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) = 0;
+  /// y (+)= x Wᵀ + bias.  y (B, T, out), x (B, T, in), bias (out) or empty; (B, C) for vectors.
+  virtual void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+                      Grad mode = Grad::overwrite) = 0;
   /// dx (+)= dy W.  dx (B, T, in), dy (B, T, out).
   virtual void linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) = 0;
   /// Independent products of both streams; the default body loops.

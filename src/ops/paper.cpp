@@ -53,8 +53,11 @@ class PaperDevice::PaperOps final : public Ops {
   }
 
   // ---- products
-  void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override {
-    product(w, rows_of(x), bytes({y, x, bias}));
+  void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+              Grad mode) override {
+    if (mode == Grad::ignore) return;
+    const int64_t again = mode == Grad::accumulate ? y.bytes() : 0;
+    product(w, rows_of(x), bytes({y, x, bias}) + again);
     codes(w, x, y);
   }
   void linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) override {

@@ -34,6 +34,13 @@ TEST_F(Products, Linear) {
     agree(
         {out({z.B, z.T, z.out}), in({z.B, z.T, z.in}), in({z.out, z.in}, spread).whole()},
         [](Ops& op, const Tensors& a) { op.linear(a[0], a[1], weight_of(a[2]), {}); }, t);
+    agree(
+        {both({z.B, z.T, z.out}), in({z.B, z.T, z.in}), in({z.out, z.in}, spread).whole(),
+         in({z.out})},
+        [](Ops& op, const Tensors& a) {
+          op.linear(a[0], a[1], weight_of(a[2]), a[3], Grad::accumulate);
+        },
+        t);
   };
   for (const Linear& z : kLinears) try_size(z, {});
   try_size({1, 4608, 3072, 9216}, kReal);

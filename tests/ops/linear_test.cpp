@@ -68,6 +68,15 @@ TEST_F(Linear, GathersWideRowsOfEveryLayout) {
   EXPECT_LE(relative_error(copy_of(gaps), exact), 1e-14);
 }
 
+TEST_F(Linear, AddsToWhatIsThere) {
+  // Wide and narrow, for rows with and without a single stride.
+  for (const int64_t columns : {int64_t{53}, int64_t{90}})
+    check_formula(
+        {both({3, 40, columns}), in({3, 40, 70}), in({columns, 70}), in({columns})},
+        [&](const auto& a) { ops().linear(a[0], a[1], weight(a[2]), a[3], Grad::accumulate); },
+        [&](const auto& a) { naive(a[0], a[1], a[2], a[3], 1, true); });
+}
+
 TEST_F(Linear, DxIsTheGradient) {
   for (const Grad mode : {Grad::overwrite, Grad::accumulate}) {
     const auto role = mode == Grad::overwrite ? out({2, 9, 70}) : both({2, 9, 70});

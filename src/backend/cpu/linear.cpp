@@ -77,10 +77,10 @@ struct RowProduct {
       const T* const from = product + r * width;
       if (beta != 0)
         for (int64_t i = 0; i < width; ++i) to[i] += from[i];
-      else if (bias)
-        for (int64_t i = 0; i < width; ++i) to[i] = from[i] + bias[n0 + i];
       else
         std::copy_n(from, width, to);
+      if (bias)
+        for (int64_t i = 0; i < width; ++i) to[i] += bias[n0 + i];
     }
   }
 
@@ -142,7 +142,9 @@ Tensor last_columns(const Tensor& x, int64_t first, int64_t count) {
 
 }  // namespace
 
-void CpuOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+void CpuOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+                    Grad mode) {
+  if (mode == Grad::ignore) return;
   checks::linear(y, x, w, bias);
   for_dtype(y.dtype(), [&]<typename T>(T) {
     const T* const b = bias_values<T>(scratch_, bias);
@@ -151,6 +153,7 @@ void CpuOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Ten
                     .y = Rows<T>(last_columns(y, first, rows)),
                     .x = Rows<T>(x),
                     .b = transpose(values, stride),
+                    .beta = mode == Grad::accumulate ? T(1) : T(0),
                     .bias = b ? b + first : nullptr}
           .run();
     });

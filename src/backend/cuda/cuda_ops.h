@@ -28,7 +28,8 @@ class CudaOps final : public Ops {
 
   // linear.cpp
   void quantise(const Weight& w, const Tensor& x) override;
-  void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override;
+  void linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+              Grad mode) override;
   void linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) override;
   void dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scale& scale,
              Grad mode) override;

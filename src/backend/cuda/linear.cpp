@@ -64,7 +64,7 @@ Tensor Linear::plain_values(CudaOps& ops, const Weight& w, DType dtype) {
 }
 
 void Linear::forward(CudaOps& ops, const Tensor& y, const Tensor& x, const Weight& w,
-                     const Tensor& bias) {
+                     const Tensor& bias, bool add) {
   Tensor b = bias;
   if (bias && bias.dtype() != y.dtype()) {
     // Not in the operands' memory, which products of codes use.
@@ -72,8 +72,8 @@ void Linear::forward(CudaOps& ops, const Tensor& y, const Tensor& x, const Weigh
                context_.scratch(Slot::scalars, w.out() * dtype_size(y.dtype())));
     ops.cast(b, bias);
   }
-  if (forward_codes(y, x, w, b)) return;
-  rows_product(y, x, matrix_of(plain_values(ops, w, y.dtype()), true), b, 1, 0);
+  if (forward_codes(y, x, w, b, add)) return;
+  rows_product(y, x, matrix_of(plain_values(ops, w, y.dtype()), true), b, 1, add ? 1 : 0);
 }
 
 void Linear::backward(CudaOps& ops, const Tensor& dx, const Tensor& dy, const Weight& w, bool add) {
@@ -91,9 +91,11 @@ void CudaOps::quantise(const Weight& w, const Tensor& x) {
   quantise_rows(stream(), w.values.dtype(), w.values.data(), w.scales.as<float>(), x, nullptr);
 }
 
-void CudaOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+void CudaOps::linear(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+                     Grad mode) {
+  if (mode == Grad::ignore) return;
   checks::linear(y, x, w, bias);
-  Linear::of(linear_, context_).forward(*this, y, x, w, bias);
+  Linear::of(linear_, context_).forward(*this, y, x, w, bias, mode == Grad::accumulate);
 }
 
 void CudaOps::linear_dx(const Tensor& dx, const Tensor& dy, const Weight& w, Grad mode) {

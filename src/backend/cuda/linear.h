@@ -32,7 +32,8 @@ class Linear {
   void use_path(CodePath path) { path_ = path; }
 
   /// The operations of ops/ops.h; `ops` converts operands of another element type.
-  void forward(CudaOps& ops, const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias);
+  void forward(CudaOps& ops, const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+               bool add);
   void backward(CudaOps& ops, const Tensor& dx, const Tensor& dy, const Weight& w, bool add);
 
   /// y (rows, N) = alpha x (rows, K) right (K, N) + beta y + bias, over rows views.
@@ -45,7 +46,8 @@ class Linear {
 
   // linear_codes.cpp
   std::optional<WeightCodes> codes_of(const Tensor& y, const Tensor& x, const Weight& w);
-  bool forward_codes(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias);
+  bool forward_codes(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+                     bool add);
   bool backward_codes(const Tensor& dx, const Tensor& dy, const Weight& w, bool add);
   bool code_product(const CodeCall& call);
   bool library_product(const CodeCall& call, const Tensor& to, int64_t first);

@@ -99,7 +99,8 @@ std::optional<Linear::WeightCodes> Linear::codes_of(const Tensor& y, const Tenso
   return WeightCodes{Tensor(DType::f8_e4m3, {w.out(), w.in()}, at(base, values)), factors};
 }
 
-bool Linear::forward_codes(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+bool Linear::forward_codes(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
+                           bool add) {
   const auto codes = codes_of(y, x, w);
   return codes && code_product({.y = y,
                                 .x = x,
@@ -108,7 +109,7 @@ bool Linear::forward_codes(const Tensor& y, const Tensor& x, const Weight& w, co
                                 .turn = false,
                                 .columns = codes->scales,
                                 .bias = bias,
-                                .add = false});
+                                .add = add});
 }
 
 /// Products of 8 bits want both operands along the contraction, so W is turned round; its factors
