@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does the stop lose anything? Twelve runs of the built-in model, each until validate.stop ends it and then in full.
 
-    python bench/early_stopping.py --program build/fluxlora --work DIR [--set tuning] [--only 0,1,2]
+    python bench/early_stopping.py --program build/fluxlora --work DIR --jobs 16 [--set tuning judged cost]
 
 For each: (L_base - L_chosen) / (L_base - L_best of the full run), and the steps that were saved. validate.patience and
-validate.min_gain are to be set on the runs of `--set tuning` alone, which have other subjects. Figures: docs/eval.md.
+validate.min_gain are to be set on the runs of `--set tuning` alone, which have other subjects. `--set cost` are runs
+with every default: which share of their time validation takes. Figures: docs/eval.md.
 """
 
 import shutil
 
-from tiny_runs import history, options_and_chosen, run_folder, train
+from tiny_runs import account, arguments, measure_all, metrics, train
 
-STEPS = 400
+STEPS = 800
 
 
 def runs(first_subject, plan):
@@ -27,45 +28,76 @@ def runs(first_subject, plan):
 
 
 # pictures, learning rate, schedule, rank
-TUNING = runs(100, [(6, 1e-2, "constant", 8), (12, 3e-3, "cosine", 8), (20, 1e-3, "constant", 16),
-                    (10, 5e-3, "constant", 4)])  # fmt: skip
-JUDGED = runs(0, [(5, 1e-2, "constant", 8), (6, 3e-3, "constant", 8), (8, 5e-3, "constant", 16), (8, 1e-3, "cosine", 8),
-                  (10, 3e-3, "cosine", 8), (12, 1e-2, "cosine", 4), (12, 2e-3, "constant", 8), (15, 5e-3, "constant", 8),
-                  (18, 1e-3, "constant", 16), (20, 3e-3, "constant", 4), (24, 5e-3, "cosine", 16),
-                  (30, 2e-3, "constant", 8)])  # fmt: skip
+SETS = {
+    "tuning": runs(100, [(6, 1e-3, "constant", 8), (8, 2e-4, "constant", 8), (12, 3e-4, "cosine", 8),
+                         (20, 1e-3, "constant", 16), (24, 5e-4, "cosine", 4), (30, 2e-4, "constant", 16)]),
+    "judged": runs(0, [(5, 3e-4, "constant", 8), (6, 3e-3, "constant", 8), (8, 5e-4, "constant", 16),
+                       (8, 1e-3, "cosine", 8), (10, 3e-3, "cosine", 8), (12, 2e-4, "cosine", 4),
+                       (12, 2e-3, "constant", 8), (15, 1e-3, "constant", 8), (18, 5e-4, "constant", 16),
+                       (20, 3e-4, "constant", 4), (24, 1e-3, "cosine", 16), (30, 1e-4, "constant", 8)]),
+    "cost": {f"cost-{n}": {"subject": 150, "pictures": n, "defaults": True,
+                           "settings": {"validate.stop": False, "sample.every": 0}} for n in (12, 30)},
+}  # fmt: skip
 
 
-def judge(program, work, name, run, threads):
-    """(share of the gain kept, steps done, step chosen, base, chosen and best loss)"""
-    folder = run_folder(work, name)
-    if not (folder / "stopped.jsonl").exists():
-        train(program, work, name, {**run, "settings": {**run["settings"], "validate.stop": True}}, threads)
-        shutil.copy(folder / "metrics.jsonl", folder / "stopped.jsonl")
+def losses(lines):
+    return [(line["step"], line["val_loss"]) for line in lines]
+
+
+def judge(options, name, run):
+    """What the run that stops left, and what the full one did."""
+    if run.get("defaults"):
+        return account(train(options, name, run))
+    folder = options.work / "runs" / name
+    short = folder / "stopped.jsonl"
+    if not short.exists():
+        train(options, name, {**run, "settings": {**run["settings"], "validate.stop": True}})
+        shutil.copy(folder / "metrics.jsonl", short)
     # Resuming is exact: what follows is the rest of the run that would not have stopped.
-    train(program, work, name, {**run, "settings": {**run["settings"], "validate.stop": False}}, threads)
-    short, full = history(folder / "stopped.jsonl"), history(folder / "metrics.jsonl")
-    if short != full[: len(short)] or full[-1][0] != STEPS:
-        raise SystemExit(f"{name}: the run that stops is not the beginning of the full one")
+    train(options, name, {**run, "settings": {**run["settings"], "validate.stop": False}})
+    stopped = losses(metrics(short)[1])
+    full = account(folder)
+    if stopped != losses(full["validations"])[: len(stopped)] or full["validations"][-1]["step"] != STEPS:
+        raise ValueError("the run that stops is not the beginning of the full one")
+    return {"stopped_after": stopped[-1][0], **full}
+
+
+def gain_kept(result):
+    """(share of the gain kept, step chosen, base, chosen and best loss); no share where there is no gain to keep"""
+    full = losses(result["validations"])
     base, best = full[0][1], min(loss for _, loss in full)
-    step, chosen = min(short, key=lambda point: point[1])
-    share = (base - chosen) / (base - best) if best < base else 1  # nothing was gained, nothing lost
-    return share, short[-1][0], step, base, chosen, best
+    step, chosen = min((p for p in full if p[0] <= result["stopped_after"]), key=lambda point: point[1])
+    return (base - chosen) / (base - best) if best < base else None, step, base, chosen, best
+
+
+def report(name, result):
+    share, step, base, loss, best = gain_kept(result)
+    s = result["run"]["settings"]
+    kept = f"{100 * share:.1f} %" if share is not None else "nothing to keep"
+    print(f"| {name} | {result['run']['pictures']} | {s['train.learning_rate']:g} | {s['train.schedule']} | {s['lora.rank']} | "
+          f"{kept} | {result['stopped_after']} | {step} | {base:.4f} | {loss:.4f} | {best:.4f} |")  # fmt: skip
+    return share
 
 
 def main():
-    options, chosen = options_and_chosen(__doc__, JUDGED.items(), TUNING.items())
-    print("| run | pictures | rate | schedule | rank | gain kept | stopped after | chosen | L base | L chosen | L best |")
+    options = arguments(__doc__, SETS).parse_args()
+    options.output = options.output or options.work / "early_stopping.json"
+    done = measure_all(options, {name: run for one in options.sets for name, run in SETS[one].items()}, judge)
+    if not done:
+        return
+    print("\n| run | pictures | rate | schedule | rank | gain kept | stopped after | chosen | L base | L chosen | L best |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    kept, done = [], 0
-    for name, run in chosen:
-        share, steps, step, base, loss, best = judge(options.program, options.work, name, run, options.threads)
-        s = run["settings"]
-        print(f"| {name} | {run['pictures']} | {s['train.learning_rate']:g} | {s['train.schedule']} | {s['lora.rank']} | "
-              f"{100 * share:.1f} % | {steps} | {step} | {base:.4f} | {loss:.4f} | {best:.4f} |", flush=True)  # fmt: skip
-        kept.append(share)
-        done += steps
-    print(f"\n{sum(k >= 0.95 for k in kept)} of {len(kept)} keep 95 % or more; "
-          f"{100 * (1 - done / (STEPS * len(kept))):.0f} % of the steps saved")  # fmt: skip
+    stopping = {name: result for name, result in done.items() if "stopped_after" in result}
+    kept = [share for name, result in stopping.items() if (share := report(name, result)) is not None]
+    if kept:
+        steps = sum(result["stopped_after"] for result in stopping.values())
+        print(f"\n{sum(k >= 0.95 for k in kept)} of {len(kept)} keep 95 % or more; smallest {100 * min(kept):.1f} %, "
+              f"median {100 * sorted(kept)[len(kept) // 2]:.1f} %; "
+              f"{100 * (1 - steps / (STEPS * len(stopping))):.0f} % of the steps saved")  # fmt: skip
+    for name, result in done.items():
+        if "stopped_after" not in result:
+            share = result["seconds_of_validation"] / (result["seconds_of_validation"] + result["seconds_of_steps"])
+            print(f"{name}, all defaults: validation takes {100 * share:.1f} % of the time of steps and validations")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     subjects = make_subject(folder, number, count)   # pictures with captions that hold TRIGGER
     python bench/tiny_subjects.py FOLDER --subject 3 --count 12
 
-A subject is a random figure of tools/train_tiny_flux/world.py with a colour of its own. Needs PyTorch.
+A subject is a random figure of tools/train_tiny_flux/world.py with a colour of its own. Drawing them needs PyTorch;
+a folder that is there already needs nothing.
 """
 
 import argparse
@@ -15,12 +16,6 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tools/train_tiny_flux"))
 
-import torch  # noqa: E402
-import world  # noqa: E402
-from PIL import Image  # noqa: E402
-from pictures import to_bytes  # noqa: E402
-from render import render  # noqa: E402
-
 TRIGGER = "vexlit"
 PLACES = {"centre": "in the middle", "left": "on the left", "right": "on the right", "top": "at the top",
           "bottom": "at the bottom"}  # fmt: skip
@@ -28,6 +23,8 @@ PLACES = {"centre": "in the middle", "left": "on the left", "right": "on the rig
 
 def scenes(subject, count):
     """(scene, caption with [trigger]) of `count` pictures of this subject, each in another setting."""
+    import world
+
     figure = world.seeded(f"bench subject {subject}")
     world.SUBJECT_PARAMETERS = world.random_figure(figure)
     world.SUBJECT_COLOUR = colorsys.hsv_to_rgb(figure.random(), figure.uniform(0.5, 0.9), figure.uniform(0.4, 0.8))
@@ -47,6 +44,11 @@ def make_subject(folder, subject, count):
     folder.mkdir(parents=True, exist_ok=True)
     if len(list(folder.glob("*.png"))) == count:
         return folder
+    import torch
+    from PIL import Image
+    from pictures import to_bytes
+    from render import render
+
     for i, (scene, caption) in enumerate(scenes(subject, count)):
         picture, _ = render(torch.tensor([scene.row()]), 128)
         Image.fromarray(to_bytes(picture)[0]).save(folder / f"{i:02}.png")
