@@ -126,6 +126,8 @@ void run_plan(const PlanArgs& args) {
     for (const std::string& reason : train::settle_automatic(options)) log_info(reason);
   bool on_host = false;
   const train::Machine machine = machine_for(args, options, on_host);
+  const std::string chosen = train::settle_text_precision(options, files, on_host, machine);
+  if (!chosen.empty()) log_info(chosen);
   const train::MemoryPlan plan =
       train::plan_memory(train::plan_inputs(options, files, on_host, shapes_of(options)), machine);
   if (args.json)

@@ -131,8 +131,10 @@ int run_sample(const SampleArgs& args) {
 
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);
-  const eval::PromptBook book =
-      eval::encode_prompts(*device, folder, prompts, {.text_tokens = text_tokens});
+  const std::string text_precision =
+      eval::automatic_precision(folder, text_tokens, device->is_host(), device->memory().free);
+  const eval::PromptBook book = eval::encode_prompts(
+      *device, folder, prompts, {.text_tokens = text_tokens, .precision = text_precision});
   const Precision precision = transformer_precision(args.precision, device->is_host());
   flux::Transformer model(*device, folder.transformer, precision.act, precision.format);
   const auto adapters = attach(model, args.loras);

@@ -17,6 +17,7 @@
 #include "monitor/console.h"
 #include "train/automatic.h"
 #include "train/fill_in.h"
+#include "train/memory_plan.h"
 #include "train/refit.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
@@ -34,10 +35,10 @@ struct TrainArgs {
 /// A run goes on only with what decides its result unchanged. Model and pictures may have moved:
 /// the trainer compares their content. More steps are welcome where the rate of a step does not
 /// depend on their number.
-void compare_with_earlier(const train::RunOptions& options) {
-  const std::filesystem::path file = train::run_paths(options).config();
-  if (!file_exists(file)) return;
-  train::RunOptions earlier = config::load_config(file);
+void compare_with_earlier(train::RunOptions& options) {
+  train::RunOptions earlier = config::load_config(train::run_paths(options).config());
+  if (options.model.text_precision == "auto")  // settled when the run began
+    options.model.text_precision = earlier.model.text_precision;
   static_cast<ModelPaths&>(earlier.model) = options.model;
   earlier.model.assistant_lora = options.model.assistant_lora;
   earlier.lora.continue_from = options.lora.continue_from;
@@ -83,11 +84,18 @@ train::Outcome train_again(Device& device, const train::RunOptions& options) {
 
 int run_train(const TrainArgs& args) {
   train::RunOptions options = config::load_config(args.config, args.sets);
-  train::fill_in(options, open_model(options.model));
-  const std::vector<std::string> chosen = train::settle_automatic(options);
-  if (args.resume) compare_with_earlier(options);
+  const ModelFiles files = open_model(options.model);
+  train::fill_in(options, files);
+  std::vector<std::string> chosen = train::settle_automatic(options);
+  const bool goes_on = args.resume && file_exists(train::run_paths(options).config());
+  if (goes_on) compare_with_earlier(options);
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);
+  if (!goes_on) {
+    const std::string reason = train::settle_text_precision(
+        options, files, device->is_host(), train::machine_of(*device, options.memory));
+    if (!reason.empty()) chosen.push_back(reason);
+  }
   install_signal_handlers();
 
   train::Outcome outcome = train_once(*device, options, chosen, args.resume);

@@ -56,6 +56,13 @@ std::vector<RunKey> model_keys() {
        .source = "own",
        .choices = {"auto", "f32", "bf16", "fp8", "int8", "nf4"}},
       {.table = "model",
+       .name = "text_precision",
+       .access = AT(model.text_precision),
+       .meaning = "Format of T5's weights, which encode the captions; `auto` is bf16 on a GPU, f32 "
+                  "on the CPU, and fp8 or nf4 where the memory has no room for those",
+       .source = "own",
+       .choices = {"auto", "f32", "bf16", "fp8", "int8", "nf4"}},
+      {.table = "model",
        .name = "text_tokens",
        .access = AT(model.text_tokens),
        .meaning = "Length to which T5's token states are padded or cut",

@@ -26,10 +26,14 @@ struct Encoder {
   std::function<HostTensor(const std::vector<int32_t>&)> encode;  ///< loads the network when called
 };
 
-/// What the states depend on beside the prompt. A GPU's bf16 is not a CPU's f32.
-std::string encoder_hash(const Device& device, const std::filesystem::path& network,
+/// What the states depend on beside the prompt. A GPU's bf16 is not a CPU's f32, and weights in
+/// fewer bits are not the files'.
+std::string encoder_hash(const Precision& precision, const std::filesystem::path& network,
                          const std::filesystem::path& tokenizer) {
-  return content_hash({network, tokenizer}) + hash_suffix(encoder_dtype(device));
+  std::string hash = content_hash({network, tokenizer}) + hash_suffix(precision.act);
+  if (precision.format != plain_format(precision.act))
+    hash += std::string(" ") + word_for(precision.format);
+  return hash;
 }
 
 std::string shortened(const std::string& prompt) {
@@ -68,15 +72,16 @@ void encode_all(const Encoder& encoder, const std::set<std::string>& prompts,
 void encode_pooled(Device& device, const ModelFiles& model, const std::set<std::string>& prompts,
                    const PromptOptions& options, PromptBook& book) {
   const auto tokenizer = open_clip_tokenizer(model.clip_tokenizer);
+  const Precision precision = text_precision("auto", device.is_host());
   std::optional<ClipText> clip;
   Encoder encoder{"clip",
-                  encoder_hash(device, model.clip, model.clip_tokenizer),
+                  encoder_hash(precision, model.clip, model.clip_tokenizer),
                   read_clip_config(model.clip).positions,
                   tokenizer.get(),
                   {}};
   encoder.encode = [&](const std::vector<int32_t>& ids) {
     if (!clip) {
-      clip.emplace(device, model.clip, encoder_dtype(device));
+      clip.emplace(device, model.clip, precision.act);
       clip->prepare(1, /*training=*/false);
     }
     const Tensor& pooled = clip->forward(ids);
@@ -92,15 +97,16 @@ void encode_pooled(Device& device, const ModelFiles& model, const std::set<std::
 void encode_states(Device& device, const ModelFiles& model, const std::set<std::string>& prompts,
                    const PromptOptions& options, PromptBook& book) {
   const auto tokenizer = open_t5_tokenizer(model.t5_tokenizer);
+  const Precision precision = text_precision(options.precision, device.is_host());
   std::optional<T5Encoder> t5;
   Encoder encoder{"t5",
-                  encoder_hash(device, model.t5, model.t5_tokenizer),
+                  encoder_hash(precision, model.t5, model.t5_tokenizer),
                   options.text_tokens,
                   tokenizer.get(),
                   {}};
   encoder.encode = [&](const std::vector<int32_t>& ids) {
     if (!t5) {
-      t5.emplace(device, model.t5, encoder_dtype(device));
+      t5.emplace(device, model.t5, precision.act, precision.format);
       t5->prepare(1, options.text_tokens);
     }
     const Tensor& states = t5->forward(ids);
@@ -114,6 +120,18 @@ void encode_states(Device& device, const ModelFiles& model, const std::set<std::
 }
 
 }  // namespace
+
+std::string automatic_precision(const ModelFiles& model, int64_t text_tokens, bool on_host,
+                                int64_t budget) {
+  const T5Config config = model.t5.empty() ? T5Config{} : read_t5_config(model.t5);
+  for (const std::string word : {"auto", "fp8"}) {
+    const Precision precision = text_precision(word, on_host);
+    if (budget == 0 ||
+        T5Encoder::bytes(config, precision.act, precision.format, text_tokens) <= budget)
+      return word;
+  }
+  return "nf4";
+}
 
 PromptBook encode_prompts(Device& device, const ModelFiles& model,
                           const std::vector<std::string>& prompts, const PromptOptions& options) {

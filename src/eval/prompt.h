@@ -24,11 +24,18 @@ using PromptBook = std::map<std::string, PromptStates>;
 
 struct PromptOptions {
   int64_t text_tokens = 512;                              ///< M
+  std::string precision = "auto";                         ///< of T5's weights (model/precision.h)
   Cache* cache = nullptr;                                 ///< where states are kept; may be null
   std::function<void(const std::string&)> note = {};      ///< hears of cut prompts
   std::function<void(const std::string&)> progress = {};  ///< hears of every prompt
   std::function<bool()> stop = {};  ///< asked between prompts; true ends the work early
 };
+
+/// What "auto" is for T5's weights where `budget` bytes of the device are there for the encoder (0:
+/// no limit): "auto" itself where they fit in the type of activations, else "fp8", else "nf4".
+/// Reads headers alone; without T5's files the sizes of T5-XXL are assumed.
+std::string automatic_precision(const ModelFiles& model, int64_t text_tokens, bool on_host,
+                                int64_t budget);
 
 /// The states of all prompts, each once. The encoders are loaded one after the other, used and
 /// freed; none is loaded when the cache has all. When `stop` said so the book is incomplete. Throws

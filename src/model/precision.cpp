@@ -5,7 +5,9 @@
 
 namespace fluxlora {
 
-Precision transformer_precision(const std::string& word, bool on_host) {
+namespace {
+
+Precision precision_of(const char* key, const std::string& word, bool on_host) {
   const DType own = on_host ? DType::f32 : DType::bf16;
   if (word == "auto") return {own, plain_format(own)};
   if (word == "f32") return {DType::f32, WeightFormat::f32};
@@ -13,8 +15,23 @@ Precision transformer_precision(const std::string& word, bool on_host) {
   if (word == "fp8") return {own, WeightFormat::fp8};
   if (word == "int8") return {own, WeightFormat::int8};
   if (word == "nf4") return {own, WeightFormat::nf4};
-  throw bad_input("model.precision", "\"" + word + "\" is not a format of weights",
+  throw bad_input(key, "\"" + word + "\" is not a format of weights",
                   "use auto, f32, bf16, fp8, int8 or nf4");
+}
+
+}  // namespace
+
+Precision transformer_precision(const std::string& word, bool on_host) {
+  return precision_of("model.precision", word, on_host);
+}
+
+Precision text_precision(const std::string& word, bool on_host) {
+  return precision_of("model.text_precision", word, on_host);
+}
+
+const char* word_for(WeightFormat format) {
+  constexpr const char* words[] = {"f64", "f32", "bf16", "fp8", "int8", "nf4"};
+  return words[static_cast<size_t>(format)];
 }
 
 DType encoder_dtype(const Device& device) {

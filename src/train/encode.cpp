@@ -149,9 +149,9 @@ Encoded encode(Device& device, const ModelFiles& model, const Dataset& dataset,
   const bool validates = options.validate.every > 0;
   if (validates)
     prompts.insert(prompts.end(), options.validate.prompts.begin(), options.validate.prompts.end());
-  encoded.book = eval::encode_prompts(
-      device, model, prompts,
-      {options.model.text_tokens, &cache, hooks.note, hooks.progress, hooks.stop});
+  encoded.book = eval::encode_prompts(device, model, prompts,
+                                      {options.model.text_tokens, options.model.text_precision,
+                                       &cache, hooks.note, hooks.progress, hooks.stop});
   for (const std::string& line : cache.notes()) hooks.note(line);
   hooks.note(fmt::format("latents and text states: {} from the cache, {} made", cache.hits(),
                          cache.misses()));

@@ -125,7 +125,9 @@ void Examination::choose_prompts() {
   }
   Cache cache(options_.dataset.cache);
   near_book_ = eval::encode_prompts(device_, files_, near,
-                                    {.text_tokens = options_.model.text_tokens, .cache = &cache});
+                                    {.text_tokens = options_.model.text_tokens,
+                                     .precision = options_.model.text_precision,
+                                     .cache = &cache});
   for (const std::string& prompt : near) near_.push_back(&near_book_.at(prompt));
 }
 

@@ -18,6 +18,7 @@ constexpr double kLeastForProdigy = 0.01;
 
 void check_choices(RunOptions& o) {
   transformer_precision(o.model.precision, /*on_host=*/true);
+  text_precision(o.model.text_precision, /*on_host=*/true);
   if (o.output.format != "diffusers")
     throw bad_input("output.format", "\"" + o.output.format + "\" cannot be written yet",
                     "use diffusers");

@@ -140,9 +140,10 @@ bool generate_pictures(Device& device, const ModelFiles& model, const RunOptions
   std::vector<std::string> prompts;
   for (const Job& job : jobs) prompts.push_back(job.prompt);
   Cache cache(options.dataset.cache);
-  const eval::PromptBook book = eval::encode_prompts(
-      device, model, prompts,
-      {options.model.text_tokens, &cache, hooks.note, hooks.progress, hooks.stop});
+  const eval::PromptBook book =
+      eval::encode_prompts(device, model, prompts,
+                           {options.model.text_tokens, options.model.text_precision, &cache,
+                            hooks.note, hooks.progress, hooks.stop});
   if (hooks.stop()) return false;
   Generator generator(device, model, options, hooks);
   for (const Job& job : jobs) {

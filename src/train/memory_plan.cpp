@@ -8,7 +8,9 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "eval/prompt.h"
 #include "lora/adapter.h"
+#include "model/t5/encoder.h"
 #include "optim/optimizer.h"
 #include "train/groups.h"
 #include "train/start.h"
@@ -17,10 +19,7 @@ namespace fluxlora::train {
 namespace {
 
 /// Numbers in the networks of FLUX.1, for plans where their files are not there.
-constexpr int64_t kVaeNumbers = 83'819'683, kClipNumbers = 123'060'480, kT5Numbers = 4'762'310'656;
-/// Activations of T5-XXL for one prompt of 512 tokens, counted by hand: states, feed-forward, q, k
-/// and v, scores and their bias. Of a smaller encoder in proportion to its size.
-constexpr int64_t kTextWorkspace = int64_t{192} << 20;
+constexpr int64_t kVaeNumbers = 83'819'683, kClipNumbers = 123'060'480;
 
 using Owners = std::vector<MemoryOwner>;
 
@@ -194,11 +193,13 @@ Owners PaperRun::encoding_owners() const {
                                                                shape.size.width));
   Owners owners;
   if (machine_.context > 0) owners.push_back({"driver context", machine_.context, true});
-  owners.push_back({"work memory", paper_.work_bytes(/*backward=*/false), true});
-  if (vae > in_.text_encoder)
+  const int64_t work = paper_.work_bytes(/*backward=*/false);
+  if (vae + work > in_.text_encoder) {
+    owners.push_back({"work memory", work, true});
     owners.push_back({"vae", vae, true});
-  else
+  } else {
     owners.push_back({"text encoder", in_.text_encoder, true});
+  }
   return owners;
 }
 
@@ -295,10 +296,23 @@ PlanInputs plan_inputs(const RunOptions& options, const ModelFiles& model, bool 
   };
   if (!model.vae.empty()) in.vae = read_vae_config(model.vae);
   in.vae_weights = weights(model.vae, Network::vae, kVaeNumbers);
-  const int64_t text = std::max(weights(model.clip, Network::clip, kClipNumbers),
-                                weights(model.t5, Network::t5, kT5Numbers));
-  in.text_encoder = text + kTextWorkspace * (text / width) / kT5Numbers;
+  const Precision text = text_precision(options.model.text_precision, on_host);
+  const T5Config t5 = model.t5.empty() ? T5Config{} : read_t5_config(model.t5);
+  in.text_encoder =
+      std::max(weights(model.clip, Network::clip, kClipNumbers),
+               T5Encoder::bytes(t5, text.act, text.format, options.model.text_tokens));
   return in;
+}
+
+std::string settle_text_precision(RunOptions& options, const ModelFiles& model, bool on_host,
+                                  const Machine& machine) {
+  std::string& word = options.model.text_precision;
+  if (word != "auto" || machine.budget == 0) return {};
+  word = eval::automatic_precision(model, options.model.text_tokens, on_host,
+                                   std::max<int64_t>(machine.budget - machine.context, 1));
+  if (word == "auto") return {};
+  return fmt::format("model.text_precision = {}: wider weights of the T5 encoder do not fit {}",
+                     word, gib(machine.budget));
 }
 
 Machine machine_of(const Device& device, const MemoryOptions& options) {

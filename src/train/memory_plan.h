@@ -33,7 +33,7 @@ struct PlanInputs {
   std::set<Size> validated = {};                  ///< sizes of the held-out pictures
   VaeConfig vae{.widths = {128, 256, 512, 512}};  ///< FLUX.1's when its file is not there
   int64_t vae_weights = 0;                        ///< bytes on the device,
-  int64_t text_encoder = 0;                       ///< of the larger text encoder likewise
+  int64_t text_encoder = 0;                       ///< what the larger text encoder takes for a text
 };
 
 struct MemoryOwner {
@@ -60,6 +60,12 @@ struct MemoryPlan {
 /// transformer: then the sizes of FLUX.1's other networks are assumed. Reads headers alone.
 PlanInputs plan_inputs(const RunOptions& options, const ModelFiles& model, bool on_host,
                        const std::vector<BatchShape>& shapes);
+
+/// Settles `model.text_precision` = "auto" for this machine: the captions' states depend on it, so
+/// that it is decided once and kept with the run. What was chosen and why, for people; empty when
+/// it stays as it is.
+std::string settle_text_precision(RunOptions& options, const ModelFiles& model, bool on_host,
+                                  const Machine& machine);
 
 /// What the driver and the libraries take of a GPU for a process, as measured (docs/memory.md).
 inline constexpr int64_t kDriverContext = int64_t{700} << 20;

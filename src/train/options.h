@@ -18,7 +18,8 @@ namespace fluxlora::train {
 
 /// The model's paths (must have `path`) and what is made of it.
 struct ModelOptions : ModelPaths {
-  std::string precision = "auto";        ///< of the frozen weights: auto, f32 or bf16 on the CPU
+  std::string precision = "auto";        ///< of the frozen weights (model/precision.h)
+  std::string text_precision = "auto";   ///< of T5's weights: the same words
   std::filesystem::path assistant_lora;  ///< frozen, on while training only; empty: none
   int64_t text_tokens = 0;               ///< T5 tokens; 0: 512, or 256 for schnell
 };

@@ -63,6 +63,11 @@ TEST_F(EncodeTest, AChangeMakesItsOwnEntriesAnew) {
   options_.model.text_tokens = 24;
   EXPECT_EQ(encoded(), (Counts{7, 4})) << "T5's tokens, but not CLIP's";
   options_.model.text_tokens = 16;
+  options_.model.text_precision = "nf4";
+  EXPECT_EQ(encoded(), (Counts{7, 4})) << "T5's weights, but not CLIP's";
+  options_.model.text_precision = "f32";
+  EXPECT_EQ(encoded(), (Counts{11, 0})) << "what auto is on the CPU";
+  options_.model.text_precision = "auto";
   options_.subject.trigger = "zarb";
   EXPECT_EQ(encoded(), (Counts{5, 6})) << "the trigger word, but not the empty caption";
 }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "lora/adapter.h"
+#include "model/t5/encoder.h"
 
 namespace fluxlora::train {
 namespace {
@@ -40,6 +41,36 @@ TEST(MemoryPlan, FluxDevFitsEveryCardAndIsFasterOnLargerOnes) {
     EXPECT_LE(now, last) << gib;
     last = now;
   }
+}
+
+/// All phases: T5-XXL and the VAE before training too.
+TEST(MemoryPlan, EightGiBDoForNf4AndForFp8WeightsThatVisit) {
+  for (const WeightFormat format : {WeightFormat::fp8, WeightFormat::int8, WeightFormat::nf4}) {
+    PlanInputs in = dev(format);
+    in.vae_weights = 2 * 83'819'683;
+    Machine machine = h200(8 * kGiB);
+    EXPECT_NE(settle_text_precision(in.options, {}, /*on_host=*/false, machine), "");
+    EXPECT_EQ(in.options.model.text_precision, "fp8");
+    in.text_encoder = T5Encoder::bytes({}, DType::bf16, WeightFormat::fp8, 512);
+    const MemoryPlan plan = plan_memory(in, machine);
+    EXPECT_LE(plan.device_bytes, machine.budget);
+    EXPECT_GT(plan.host_bytes, 0);
+  }
+}
+
+TEST(MemoryPlan, T5sWeightsGetNarrowerWithTheBudget) {
+  for (const auto& [gib, word] :
+       {std::pair{24, "auto"}, {12, "auto"}, {8, "fp8"}, {6, "fp8"}, {4, "nf4"}}) {
+    RunOptions options;
+    options.model.text_tokens = 512;
+    settle_text_precision(options, {}, false, h200(gib * kGiB));
+    EXPECT_EQ(options.model.text_precision, word) << gib;
+  }
+  RunOptions given;
+  given.model.text_tokens = 512;
+  given.model.text_precision = "bf16";
+  EXPECT_EQ(settle_text_precision(given, {}, false, h200(4 * kGiB)), "");
+  EXPECT_EQ(given.model.text_precision, "bf16");
 }
 
 // The floor that products and attention set at these rates: reference figures of the design.

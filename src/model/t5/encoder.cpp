@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/t5/encoder.h"
 
+#include <type_traits>
+
 #include "base/error.h"
+#include "memory/gpus.h"
 #include "model/source.h"
 #include "model/t5/relative_bias.h"
 #include "model/token_ids.h"
+#include "ops/paper.h"
 
 namespace fluxlora {
 namespace {
@@ -22,28 +26,42 @@ TensorSource open_source(const std::filesystem::path& path) {
 
 }  // namespace
 
-T5Encoder::T5Encoder(Device& device, const std::filesystem::path& path, DType act)
-    : device_(device), path_(path), config_(read_t5_config(path)), act_(act) {
-  const TensorSource source = open_source(path);
+T5Encoder::T5Encoder(Device& device, const T5Config& config, DType act, WeightFormat format)
+    : device_(device), config_(config), act_(act) {
   weights_.blocks.resize(static_cast<size_t>(config_.layers));
   const auto describe_weights = [&](Arena& arena) {
-    weights_.visit(config_, [&](const std::string&, Tensor& tensor, auto shape) {
-      tensor = arena.take(kWeights, act, shape);
+    weights_.visit(config_, [&](const std::string&, auto& parameter, auto shape) {
+      if constexpr (std::is_same_v<decltype(parameter), Weight&>)
+        parameter = arena.take(kWeights, format, shape.begin()[0], shape.begin()[1]);
+      else
+        parameter = arena.take(kWeights, act, shape);
     });
   };
   Arena measure;
   describe_weights(measure);
   weight_memory_ = Arena(device, measure.used());
   describe_weights(weight_memory_);
-  weights_.visit(config_, [&](const std::string& name, Tensor& tensor, auto) {
-    source.load(device, tensor, name);
+}
+
+T5Encoder::T5Encoder(Device& device, const std::filesystem::path& path, DType act,
+                     WeightFormat format)
+    : T5Encoder(device, read_t5_config(path), act, format) {
+  path_ = path;
+  const TensorSource source = open_source(path);
+  weights_.visit(config_, [&](const std::string& name, auto& parameter, auto) {
+    source.load(device, parameter, name);
   });
-  for (t5::Block& b : weights_.blocks)
-    for (Weight* w : {&b.q, &b.k, &b.v, &b.o, &b.wi_0, &b.wi_1, &b.wo})
-      w->format = plain_format(act);
   position_table_ =
       source.read("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
                   {config_.buckets, config_.heads}, act);
+}
+
+int64_t T5Encoder::bytes(const T5Config& config, DType act, WeightFormat format, int64_t tokens) {
+  PaperDevice paper(assumed_rates());  // times do not matter
+  T5Encoder encoder(paper, config, act, format);
+  encoder.prepare(1, tokens);
+  encoder.forward(std::vector<int32_t>(static_cast<size_t>(tokens), 0));
+  return paper.bytes() + paper.work_bytes(/*backward=*/false);
 }
 
 void T5Encoder::prepare(int64_t B, int64_t L) {
@@ -54,6 +72,7 @@ void T5Encoder::prepare(int64_t B, int64_t L) {
   memory_ = Arena();  // the old workspace goes before the new one comes
   memory_ = Arena(device_, measure.used());
   describe(memory_);
+  if (!position_table_.view) return;  // on paper
   const HostTensor bias(act_, {config_.heads, L, L});
   t5::fill_bias(bias.view, position_table_.view, config_);
   device_.upload(bias_, bias.view.data());

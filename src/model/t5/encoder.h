@@ -28,8 +28,8 @@ struct Weights {
   std::vector<Block> blocks;
   Tensor final_norm;  // (C)
 
-  /// f(transformers' name, Tensor&, shape) for every parameter but the table of positions, which
-  /// stays on the host. The token table is "shared.weight".
+  /// f(transformers' name, Weight& or Tensor&, shape) for every parameter but the table of
+  /// positions, which stays on the host. The token table is "shared.weight".
   template <typename F>
   void visit(const T5Config& c, F&& f) {
     using Shape = std::initializer_list<int64_t>;
@@ -39,14 +39,14 @@ struct Weights {
       const std::string block = "encoder.block." + std::to_string(i) + ".layer.";
       Block& b = blocks[i];
       f(block + "0.layer_norm.weight", b.attention_norm, Shape{c.width});
-      f(block + "0.SelfAttention.q.weight", b.q.values, Shape{inner, c.width});
-      f(block + "0.SelfAttention.k.weight", b.k.values, Shape{inner, c.width});
-      f(block + "0.SelfAttention.v.weight", b.v.values, Shape{inner, c.width});
-      f(block + "0.SelfAttention.o.weight", b.o.values, Shape{c.width, inner});
+      f(block + "0.SelfAttention.q.weight", b.q, Shape{inner, c.width});
+      f(block + "0.SelfAttention.k.weight", b.k, Shape{inner, c.width});
+      f(block + "0.SelfAttention.v.weight", b.v, Shape{inner, c.width});
+      f(block + "0.SelfAttention.o.weight", b.o, Shape{c.width, inner});
       f(block + "1.layer_norm.weight", b.feed_norm, Shape{c.width});
-      f(block + "1.DenseReluDense.wi_0.weight", b.wi_0.values, Shape{c.hidden, c.width});
-      f(block + "1.DenseReluDense.wi_1.weight", b.wi_1.values, Shape{c.hidden, c.width});
-      f(block + "1.DenseReluDense.wo.weight", b.wo.values, Shape{c.width, c.hidden});
+      f(block + "1.DenseReluDense.wi_0.weight", b.wi_0, Shape{c.hidden, c.width});
+      f(block + "1.DenseReluDense.wi_1.weight", b.wi_1, Shape{c.hidden, c.width});
+      f(block + "1.DenseReluDense.wo.weight", b.wo, Shape{c.width, c.hidden});
     }
     f("encoder.final_layer_norm.weight", final_norm, Shape{c.width});
   }
@@ -57,9 +57,15 @@ struct Weights {
 class T5Encoder {
  public:
   /// Reads a folder (config.json, model.safetensors or its shards) or a single file into the
-  /// device's memory. `act` is f32, f64 or bf16, for weights and activations. Throws Error
-  /// (bad_input) naming the file, and the tensor with its expected and found shape.
-  T5Encoder(Device& device, const std::filesystem::path& path, DType act);
+  /// device's memory. `act` is f32, f64 or bf16, for activations, norms and the token table;
+  /// `format` that of the matrices. Throws Error (bad_input) naming the file, and the tensor with
+  /// its expected and found shape.
+  T5Encoder(Device& device, const std::filesystem::path& path, DType act, WeightFormat format);
+  T5Encoder(Device& device, const std::filesystem::path& path, DType act)
+      : T5Encoder(device, path, act, plain_format(act)) {}
+
+  /// What an encoder of these sizes takes of a GPU for one text of `tokens`, work memory included.
+  static int64_t bytes(const T5Config& config, DType act, WeightFormat format, int64_t tokens);
 
   const T5Config& config() const { return config_; }
 
@@ -74,6 +80,8 @@ class T5Encoder {
   int64_t workspace_bytes() const { return memory_.used(); }
 
  private:
+  /// One whose weights were never read.
+  T5Encoder(Device& device, const T5Config& config, DType act, WeightFormat format);
   void describe(Arena& arena);
   void block(const t5::Block& w);
 
