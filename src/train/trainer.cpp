@@ -26,6 +26,7 @@
 #include "train/fill_in.h"
 #include "train/generate.h"
 #include "train/groups.h"
+#include "train/lora_metadata.h"
 #include "train/memory_plan.h"
 #include "train/previews.h"
 #include "train/start.h"
@@ -95,7 +96,7 @@ class Run {
   Outcome stopped();
   Outcome end(const Outcome& outcome);
   void report(const std::string& status) const;
-  Metadata lora_metadata() const;
+  Metadata metadata() const;
 
   template <typename Event>
   void tell(void (monitor::Sink::*hear)(const Event&), const Event& event) const {
@@ -388,7 +389,7 @@ void Run::save() {
   CheckpointInfo info = start_;
   info.step = state_->step;
   if (saved_step_ == info.step) return;
-  save_checkpoint(paths_, info, *state_, lora_dtype(options_.output.dtype), lora_metadata());
+  save_checkpoint(paths_, info, *state_, lora_dtype(options_.output.dtype), metadata());
   saved_step_ = info.step;
   remove_old_checkpoints(paths_, options_.output, options_.train.steps,
                          validator_ ? validator_->best_step() : 0);
@@ -430,7 +431,7 @@ Outcome Run::finish(const std::string& reason) {
   paint(/*last=*/true);
   const Averaged averaged(*state_);
   exporting::write_adapters(paths_.lora(), *adapters_, model_->config(),
-                            lora_dtype(options_.output.dtype), lora_metadata());
+                            lora_dtype(options_.output.dtype), metadata());
   write_before_after(paths_, state_->step);
   return end({false, done, text});
 }
@@ -461,29 +462,13 @@ void Run::report(const std::string& status) const {
   monitor::write_report(paths_.root, info);
 }
 
-/// What other programs show of a LoRA: sd-scripts' ss_ entries, Stability's ModelSpec 1.0.1, both
-/// after flux-facts 3.2; and what a run of ours is. No path, time or machine.
-Metadata Run::lora_metadata() const {
-  const bool dev = model_->config().guidance_embed;
-  const int64_t side = options_.dataset.resolution;
-  Metadata metadata{{"format", "pt"},
-                    {"fluxlora.trigger", options_.subject.trigger},
-                    {"fluxlora.config", texts_.identity(start_.model_hash, start_.dataset_hash)},
-                    {"modelspec.sai_model_spec", "1.0.1"},
-                    {"modelspec.architecture", dev ? "flux-1-dev/lora" : "flux-1-schnell/lora"},
-                    {"modelspec.implementation", "https://github.com/black-forest-labs/flux"},
-                    {"modelspec.title", options_.subject.name},
-                    {"modelspec.trigger_phrase", options_.subject.trigger},
-                    {"modelspec.resolution", fmt::format("{}x{}", side, side)},
-                    {"ss_base_model_version", "flux1"},
-                    {"ss_output_name", options_.subject.name},
-                    {"ss_learning_rate", fmt::format("{}", options_.train.schedule.learning_rate)},
-                    {"ss_max_train_steps", std::to_string(options_.train.steps)},
-                    {"ss_steps", std::to_string(state_->step)},
-                    {"ss_seed", std::to_string(options_.train.seed)},
-                    {"ss_num_train_images", std::to_string(trained_.size())}};
-  if (!start_.started.empty()) metadata["fluxlora.started"] = start_.started;
-  return metadata;
+Metadata Run::metadata() const {
+  return lora_metadata(options_,
+                       {.step = state_->step,
+                        .pictures = static_cast<int64_t>(trained_.size()),
+                        .guided = model_->config().guidance_embed,
+                        .identity = texts_.identity(start_.model_hash, start_.dataset_hash),
+                        .started = start_.started});
 }
 
 }  // namespace
