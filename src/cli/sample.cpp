@@ -76,33 +76,43 @@ fs::path output_name(const fs::path& output, size_t index, size_t count) {
          fmt::format("{}-{}{}", output.stem().string(), index + 1, output.extension().string());
 }
 
+/// What --lora adds to the model.
+struct Attached {
+  std::unique_ptr<ClipText> clip;  ///< when it carries adapters
+  std::unique_ptr<lora::AdapterSet> adapters;
+};
+
 /// All LoRAs on the model at once: their changes add up.
-std::unique_ptr<lora::AdapterSet> attach(flux::Transformer& model,
-                                         const std::vector<std::string>& texts) {
+Attached attach(flux::Transformer& model, const ModelFiles& folder,
+                const std::vector<std::string>& texts) {
   std::vector<exporting::LoraFile> files;
   std::vector<lora::AdapterSpec> specs;
   for (const std::string& text : texts) {
     const LoraArg arg = parse_lora(text);
-    files.push_back(exporting::read_lora(arg.path, model.config()));
+    files.push_back(exporting::read_lora(arg.path, model.config(), read_clip_config(folder.clip)));
     for (lora::AdapterSpec spec : files.back().specs) {
       spec.alpha *= arg.weight;
       specs.push_back(spec);
     }
   }
-  if (specs.empty()) return nullptr;
+  if (specs.empty()) return {};
   const bool dora = std::any_of(specs.begin(), specs.end(), [](const auto& s) { return s.dora; });
   if (dora && files.size() > 1)
     throw bad_input("--lora", "a DoRA cannot be added to other LoRAs",
                     "give it alone, or merge one into the model first: fluxlora merge");
-  auto set = std::make_unique<lora::AdapterSet>(model.device(), model.weights(), specs, model.act(),
-                                                /*trains=*/false);
-  set->measure_rows(model.loaded());
+  Attached attached;
+  if (lora::has_clip(specs))
+    attached.clip = std::make_unique<ClipText>(model.device(), folder.clip, model.act());
+  attached.adapters = std::make_unique<lora::AdapterSet>(
+      model.device(), lora::Networks{model.weights(), attached.clip.get()}, specs, model.act(),
+      /*trains=*/false);
+  attached.adapters->measure_rows(model.loaded());
   size_t first = 0;
   for (const exporting::LoraFile& file : files) {
-    exporting::upload(*set, first, file);
+    exporting::upload(*attached.adapters, first, file);
     first += file.specs.size();
   }
-  return set;
+  return attached;
 }
 
 void check_args(const SampleArgs& args) {
@@ -133,11 +143,15 @@ int run_sample(const SampleArgs& args) {
   const std::unique_ptr<Device> device = open_device(args.device.device);
   const std::string text_precision =
       eval::automatic_precision(folder, text_tokens, device->is_host(), device->memory().free);
-  const eval::PromptBook book = eval::encode_prompts(
+  eval::PromptBook book = eval::encode_prompts(
       *device, folder, prompts, {.text_tokens = text_tokens, .precision = text_precision});
   const Precision precision = transformer_precision(args.precision, device->is_host());
   flux::Transformer model(*device, folder.transformer, precision.act, precision.format);
-  const auto adapters = attach(model, args.loras);
+  const Attached attached = attach(model, folder, args.loras);
+  if (attached.clip) {
+    attached.clip->prepare(1, /*training=*/false);
+    eval::encode_pooled_again(*attached.clip, *device, book);
+  }
   eval::Painter painter(model, folder, size, text_tokens);
 
   const size_t total = prompts.size() * per_prompt;

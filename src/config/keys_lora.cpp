@@ -53,6 +53,12 @@ std::vector<RunKey> lora_keys() {
                   "that fits counts, and alpha stays",
        .source = "PEFT's rank_pattern"},
       {.table = "lora",
+       .name = "text_encoder",
+       .access = AT(lora.text_encoder),
+       .meaning = "CLIP's text model gets adapters too, of all its linear layers; "
+                  "`text_encoder.*` names them in `exclude`, `ranks` and `train.rates`",
+       .source = "kohya, diffusers"},
+      {.table = "lora",
        .name = "rslora",
        .access = AT(lora.rslora),
        .meaning = "The change is multiplied by alpha / sqrt(rank), so that a larger rank learns at "

@@ -91,6 +91,7 @@ void encode_pooled(Device& device, const ModelFiles& model, const std::set<std::
   };
   encode_all(encoder, prompts, options, [&](const std::string& prompt, HostTensor states) {
     book[prompt].pooled = std::move(states);
+    book[prompt].clip_ids = tokenizer->encode(prompt, static_cast<int>(encoder.places));
   });
 }
 
@@ -140,6 +141,15 @@ PromptBook encode_prompts(Device& device, const ModelFiles& model,
   encode_pooled(device, model, distinct, options, book);
   encode_states(device, model, distinct, options, book);
   return book;
+}
+
+void encode_pooled_again(ClipText& clip, Device& device, PromptBook& book) {
+  for (auto& [prompt, states] : book) {
+    std::vector<int32_t> ids;
+    for (int64_t b = 0; b < clip.batch(); ++b)
+      ids.insert(ids.end(), states.clip_ids.begin(), states.clip_ids.end());
+    download_as(device, states.pooled.view, clip.forward(ids).item(0));
+  }
 }
 
 }  // namespace fluxlora::eval

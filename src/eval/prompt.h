@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/cache.h"
+#include "model/clip/text_model.h"
 #include "model/pipeline.h"
 #include "ops/device.h"
 
@@ -15,8 +16,9 @@ namespace fluxlora::eval {
 
 /// A prompt as both text encoders see it, in host memory, f32.
 struct PromptStates {
-  HostTensor txt;     // (M, context_in) T5 token states, padding included
-  HostTensor pooled;  // (vec_in) CLIP
+  HostTensor txt;                 // (M, context_in) T5 token states, padding included
+  HostTensor pooled;              // (vec_in) CLIP
+  std::vector<int32_t> clip_ids;  ///< what CLIP makes it of, padding included
 };
 
 /// By prompt.
@@ -42,5 +44,9 @@ std::string automatic_precision(const ModelFiles& model, int64_t text_tokens, bo
 /// Error (bad_input) naming what does not fit.
 PromptBook encode_prompts(Device& device, const ModelFiles& model,
                           const std::vector<std::string>& prompts, const PromptOptions& options);
+
+/// Every prompt's vector as this CLIP gives it now: for one that carries adapters. Each prompt
+/// fills a whole batch of its workspace, so that its bits do not depend on the others.
+void encode_pooled_again(ClipText& clip, Device& device, PromptBook& book);
 
 }  // namespace fluxlora::eval

@@ -32,20 +32,39 @@ HostTensor to_dtype(const Tensor& source, DType dtype) {
                   "give a LoRA for this model; `fluxlora inspect` shows what the file holds");
 }
 
+void check_shape(const LoraModules& file, const LoraModule& module, int64_t out, int64_t in,
+                 const flux::LinearName& layer) {
+  if (in != layer.in || out != layer.out)
+    bad_lora(file.path, fmt::format("\"{}\" is made for a layer of ({}, {}) where the model has "
+                                    "({}, {})",
+                                    module.name, out, in, layer.out, layer.in));
+}
+
+/// The same for CLIP's.
+void check_fits_clip(const LoraModules& file, const LoraModule& module,
+                     const std::optional<ClipConfig>& clip) {
+  if (module.place.network != Network::clip || !clip)
+    bad_lora(file.path, "\"" + module.name + "\" changes a text encoder, which is not adapted");
+  if (module.is_dora()) bad_lora(file.path, "\"" + module.name + "\" is a DoRA of a text encoder");
+  const std::string& name = module.place.layer.bfl;
+  // "text_model.encoder.layers.7.mlp.fc1"
+  const std::string from_number = name.substr(std::string("text_model.encoder.layers.").size());
+  if (std::stoll(from_number) >= clip->layers)
+    bad_lora(file.path, "\"" + module.name + "\" fits no layer of the model");
+  flux::LinearName layer;
+  layer.out = name.ends_with("fc1") ? clip->hidden : clip->width;
+  layer.in = name.ends_with("fc2") ? clip->hidden : clip->width;
+  check_shape(file, module, module.rows, module.in, layer);
+}
+
 /// The file's modules must be layers of this very model.
 void check_fits(const LoraModules& file, const LoraModule& module,
                 const std::map<std::string, flux::LinearName>& layers) {
   const auto layer = layers.find(module.place.layer.bfl);
-  if (module.place.network != Network::transformer)
-    bad_lora(file.path, "\"" + module.name + "\" changes a text encoder, which is not adapted");
   if (layer == layers.end())
     bad_lora(file.path, "\"" + module.name + "\" fits no layer of the model");
   const flux::LinearName& own = module.place.layer;
-  if (own.in != layer->second.in || own.out != layer->second.out)
-    bad_lora(file.path,
-             fmt::format("\"{}\" is made for a layer of ({}, {}) where the model has "
-                         "({}, {})",
-                         module.name, own.out, own.in, layer->second.out, layer->second.in));
+  check_shape(file, module, own.out, own.in, layer->second);
   if (module.is_lokr() && module.kron.contains("w2"))
     bad_lora(file.path, fmt::format("\"{}\" is a LoKr whose w2 is one whole matrix, which cannot "
                                     "be attached",
@@ -172,11 +191,16 @@ void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& a
   for (size_t i = 0; i < start.a.size(); ++i) stacked.push_back(beside(own, start, i));
   for (size_t i = 0; i < adapters.specs().size(); ++i) {
     const lora::AdapterSpec& spec = adapters.specs()[i];
+    const Tensor A = start.a.empty() ? own.a[i].view : stacked[i].first.view;
+    const Tensor B = start.a.empty() ? own.b[i].view : stacked[i].second.view;
+    if (lora::is_clip(spec)) {
+      add(spec.module + kSuffixA, A);
+      add(spec.module + kSuffixB, B);
+      continue;
+    }
     const auto layer = std::find_if(layers.begin(), layers.end(),
                                     [&](const auto& l) { return l.bfl == spec.bfl; });
     CHECK(layer != layers.end(), "no layer " + spec.bfl);
-    const Tensor A = start.a.empty() ? own.a[i].view : stacked[i].first.view;
-    const Tensor B = start.a.empty() ? own.b[i].view : stacked[i].second.view;
     if (layer->swapped_halves) swap_halves(B);
     // An adapter of a whole fused layer becomes one of each part, with the same A.
     for (const flux::DiffusersPart& part : layer->parts) {
@@ -194,21 +218,28 @@ void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& a
   write_safetensors(path, std::move(tensors), all);
 }
 
-LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config) {
+LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config,
+                   const std::optional<ClipConfig>& clip) {
   LoraModules file = read_lora_modules(path);
   std::map<std::string, flux::LinearName> layers;
   for (flux::LinearName& layer : flux::linear_names(config)) layers[layer.bfl] = layer;
   LoraFile lora;
   lora.metadata = file.metadata;
   for (LoraModule& module : file.modules) {
-    check_fits(file, module, layers);
-    if (module.is_lokr()) make_lora(module);
     const Place& place = module.place;
+    const bool text = place.network != Network::transformer;
+    if (text)
+      check_fits_clip(file, module, clip);
+    else
+      check_fits(file, module, layers);
+    if (module.is_lokr()) make_lora(module);
     // Diffusers' name where there is one, since that is what such an adapter was trained as.
-    const std::string& name =
-        place.whole() && place.count > 1 ? place.layer.bfl : place.layer.parts[place.first].module;
-    lora.specs.push_back(
-        {place.layer.bfl, name, place.row0(), module.rows, module.in, module.rank, module.alpha});
+    const std::string name = text ? lora::kTextEncoder + place.layer.bfl
+                             : place.whole() && place.count > 1
+                                 ? place.layer.bfl
+                                 : place.layer.parts[place.first].module;
+    lora.specs.push_back({place.layer.bfl, name, text ? 0 : place.row0(), module.rows, module.in,
+                          module.rank, module.alpha});
     lora.A.push_back(to_dtype(module.A.view, DType::f32));
     lora.B.push_back(to_dtype(module.B.view, DType::f32));
     lora.specs.back().dora = module.is_dora();

@@ -45,9 +45,9 @@ LoraStack& stack_of(AdaptedLinear& layer, Beside beside) {
 
 }  // namespace
 
-AdapterSet::AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs,
+AdapterSet::AdapterSet(Device& device, const Networks& networks, std::vector<AdapterSpec> specs,
                        DType act, bool trains, Beside beside)
-    : device_(device), weights_(weights), specs_(std::move(specs)), act_(act), beside_(beside) {
+    : device_(device), networks_(networks), specs_(std::move(specs)), act_(act), beside_(beside) {
   CHECK(!trains || beside == Beside::own, "only own adapters train");
   for (size_t i = 0; i < specs_.size(); ++i) by_layer_[specs_[i].bfl].push_back(i);
   lay_out();
@@ -61,7 +61,7 @@ AdapterSet::AdapterSet(Device& device, flux::Weights& weights, std::vector<Adapt
 /// Calls f(layer name, layer, indices of its specs) for the layers that carry adapters.
 template <typename F>
 void AdapterSet::visit_own(F&& f) {
-  flux::visit_linears(weights_, [&](const std::string& bfl, AdaptedLinear& layer) {
+  networks_.visit_linears([&](const std::string& bfl, AdaptedLinear& layer) {
     const auto found = by_layer_.find(bfl);
     if (found != by_layer_.end()) f(bfl, layer, found->second);
   });
@@ -249,9 +249,8 @@ void AdapterSet::attach() {
 
 AdapterSet::~AdapterSet() {
   start_.reset();
-  flux::visit_linears(weights_, [&](const std::string&, AdaptedLinear& layer) {
-    stack_of(layer, beside_) = LoraStack{};
-  });
+  networks_.visit_linears(
+      [&](const std::string&, AdaptedLinear& layer) { stack_of(layer, beside_) = LoraStack{}; });
 }
 
 int64_t AdapterSet::bytes() const {
@@ -311,7 +310,7 @@ void AdapterSet::subtract_start() {
         "one start, of plain adapters");
   std::vector<AdapterSpec> negative = specs_;
   for (AdapterSpec& spec : negative) spec.alpha = -spec.alpha;
-  start_ = std::make_unique<AdapterSet>(device_, weights_, std::move(negative), act_,
+  start_ = std::make_unique<AdapterSet>(device_, networks_, std::move(negative), act_,
                                         /*trains=*/false, Beside::start);
   device_.ops().copy(start_->params_, params_);
   start_->refresh();

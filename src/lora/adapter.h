@@ -9,6 +9,7 @@
 
 #include "lora/kron.h"
 #include "lora/targets.h"
+#include "model/clip/text_model.h"
 #include "model/flux/weights.h"
 #include "ops/device.h"
 
@@ -30,15 +31,30 @@ struct Segment {
 /// began as.
 enum class Beside { own, assistant, start };
 
-/// Adapters for a transformer: parameters and, when they train, gradients in one flat buffer each.
-/// Both are f32, or f64 with f64 activations; beside bf16 activations the layers read a bf16 copy
-/// of the parameters. They stay attached to the weights for this object's life.
+/// The networks whose layers may carry adapters.
+struct Networks {
+  flux::Weights& transformer;
+  ClipText* clip = nullptr;  ///< null: no adapter is CLIP's
+
+  Networks(flux::Weights& weights, ClipText* text = nullptr) : transformer(weights), clip(text) {}
+
+  /// f(name, AdaptedLinear&) for every linear layer, as AdapterSpec::bfl has it.
+  template <typename F>
+  void visit_linears(F&& f) const {
+    flux::visit_linears(transformer, f);
+    if (clip) clip->visit_linears(f);
+  }
+};
+
+/// Adapters for a transformer, and for CLIP: parameters and, when they train, gradients in one flat
+/// buffer each. Both are f32, or f64 with f64 activations; beside bf16 activations the layers read
+/// a bf16 copy of the parameters. They stay attached to the networks for this object's life.
 class AdapterSet {
  public:
   /// `act` is the dtype of activations. Several specs may name the same rows: their changes add up.
   /// The base weights are untouched. Only own adapters train or are DoRA; workspaces are made after
   /// all sets. DoRA's rows are measured before anything else (measure_rows).
-  AdapterSet(Device& device, flux::Weights& weights, std::vector<AdapterSpec> specs, DType act,
+  AdapterSet(Device& device, const Networks& networks, std::vector<AdapterSpec> specs, DType act,
              bool trains, Beside beside = Beside::own);
   ~AdapterSet();
   AdapterSet(const AdapterSet&) = delete;
@@ -97,7 +113,7 @@ class AdapterSet {
   void visit_own(F&& f);
 
   Device& device_;
-  flux::Weights& weights_;
+  Networks networks_;
   std::vector<AdapterSpec> specs_;
   std::map<std::string, std::vector<size_t>> by_layer_;  // indices of specs
   std::vector<Segment> segments_;

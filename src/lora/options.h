@@ -23,6 +23,7 @@ struct Options {
   std::vector<std::string> exclude = {};
   /// "PATTERN = RANK": another rank for some layers; the last that fits counts.
   std::vector<std::string> ranks = {};
+  bool text_encoder = false;        ///< CLIP's text model gets adapters too
   bool rslora = false;              ///< the change is multiplied by alpha / sqrt(rank)
   double dropout = 0;               ///< share of x Aᵀ (or of x) that is set aside in each step
   std::string dropout_of = "rank";  ///< x Aᵀ as kohya does, or "input": x as PEFT does

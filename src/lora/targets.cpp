@@ -37,6 +37,19 @@ std::vector<Candidate> candidates(const flux::Config& config) {
   return all;
 }
 
+std::vector<Candidate> clip_candidates(const ClipConfig& clip) {
+  std::vector<Candidate> all;
+  for (int64_t layer = 0; layer < clip.layers; ++layer)
+    for (const char* module : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                               "self_attn.out_proj", "mlp.fc1", "mlp.fc2"}) {
+      const std::string name = "text_model.encoder.layers." + std::to_string(layer) + "." + module;
+      all.push_back(
+          {{name, kTextEncoder + name, 0, name.ends_with("fc1") ? clip.hidden : clip.width,
+            name.ends_with("fc2") ? clip.hidden : clip.width, 0, 0}});
+    }
+  return all;
+}
+
 bool in_blocks(const std::string& module) {
   return starts_with(module, "transformer_blocks.") ||
          starts_with(module, "single_transformer_blocks.");
@@ -241,8 +254,17 @@ void check_places(const std::vector<AdapterSpec>& specs) {
   }
 }
 
-std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options) {
-  const std::vector<Candidate> all = candidates(config);
+bool is_clip(const AdapterSpec& spec) {
+  return starts_with(spec.module, kTextEncoder);
+}
+
+bool has_clip(const std::vector<AdapterSpec>& specs) {
+  return std::any_of(specs.begin(), specs.end(), is_clip);
+}
+
+std::vector<AdapterSpec> select_targets(const flux::Config& config, const Options& options,
+                                        const ClipConfig& clip) {
+  std::vector<Candidate> all = candidates(config);
   std::vector<bool> chosen(all.size(), false);
   for (const std::string& target : options.targets) {
     const auto set = named_set(target);
@@ -262,6 +284,11 @@ std::vector<AdapterSpec> select_targets(const flux::Config& config, const Option
   std::vector<AdapterSpec> specs;
   for (size_t i = 0; i < all.size(); ++i)
     if (chosen[i]) specs.push_back(all[i].spec);
+  if (options.text_encoder)
+    for (const Candidate& c : clip_candidates(clip)) {
+      specs.push_back(c.spec);
+      all.push_back(c);
+    }
   exclude(specs, options, all);
   set_ranks(specs, options, all);
   check_places(specs);

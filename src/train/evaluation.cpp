@@ -41,7 +41,9 @@ class Examination {
  private:
   void load_data();
   void load_model();
+  void encode_pooled_again();
   void choose_prompts();
+  exporting::LoraFile read_checkpoint(int64_t step) const;
   std::vector<eval::ValidationPicture> pictures(size_t first, size_t count) const;
   std::unique_ptr<eval::Drift> drift(const std::vector<const eval::PromptStates*>& prompts);
   std::vector<HostTensor> paint();
@@ -61,6 +63,7 @@ class Examination {
   std::vector<std::string> prompts_;  ///< of the samples: with the trigger, then neutral
   std::vector<const eval::PromptStates*> trigger_, near_, neutral_;
   std::unique_ptr<flux::Transformer> model_;
+  std::unique_ptr<ClipText> clip_;  ///< when it carries adapters
   std::unique_ptr<lora::AdapterSet> adapters_;
   std::optional<eval::Predictor> predictor_;
   std::optional<eval::Validation> held_out_, seen_;
@@ -137,10 +140,15 @@ void Examination::load_model() {
   const Precision precision = transformer_precision(options_.model.precision, device_.is_host());
   model_ = std::make_unique<flux::Transformer>(device_, files_.transformer, precision.act,
                                                precision.format);
-  const exporting::LoraFile lora =
-      exporting::read_lora(paths_.checkpoint(steps.front()) / "lora.safetensors", model_->config());
-  adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), lora.specs,
-                                                 model_->act(), /*trains=*/false);
+  const exporting::LoraFile lora = read_checkpoint(steps.front());
+  if (lora::has_clip(lora.specs))
+    clip_ = std::make_unique<ClipText>(device_, files_.clip, model_->act());
+  adapters_ = std::make_unique<lora::AdapterSet>(
+      device_, lora::Networks{model_->weights(), clip_.get()}, lora.specs, model_->act(),
+      /*trains=*/false);
+  if (clip_) clip_->prepare(1, /*training=*/false);
+  adapters_->set_multiplier(0);  // the drifts begin with the base's velocities
+  encode_pooled_again();
   predictor_.emplace(*model_, *adapters_, options_.model.text_tokens);
   const eval::ValidationOptions validation{static_cast<uint64_t>(options_.train.seed),
                                            options_.validate.timesteps, options_.train.guidance};
@@ -152,6 +160,18 @@ void Examination::load_model() {
   neutral_drift_ = drift(neutral_);
   const auto& size = dataset_.examples[trained_].size;
   painter_.emplace(*model_, files_, size, options_.model.text_tokens);
+}
+
+exporting::LoraFile Examination::read_checkpoint(int64_t step) const {
+  return exporting::read_lora(paths_.checkpoint(step) / "lora.safetensors",
+                              flux::read_config(files_.transformer), read_clip_config(files_.clip));
+}
+
+/// The prompts' vectors as CLIP's adapters make them now.
+void Examination::encode_pooled_again() {
+  if (!clip_) return;
+  eval::encode_pooled_again(*clip_, device_, encoded_.book);
+  eval::encode_pooled_again(*clip_, device_, near_book_);
 }
 
 /// Of the subject: regularisation pictures say nothing of what was learnt. At most five of those
@@ -222,9 +242,8 @@ double Examination::nearest(const std::vector<HostTensor>& latents) const {
 
 eval::Measures Examination::measure(int64_t step) {
   progress_(fmt::format("measuring step {}", step));
-  exporting::upload(
-      *adapters_, 0,
-      exporting::read_lora(paths_.checkpoint(step) / "lora.safetensors", model_->config()));
+  exporting::upload(*adapters_, 0, read_checkpoint(step));
+  encode_pooled_again();
   eval::Measures m;
   m.step = step;
   m.loss = held_out_->loss();

@@ -44,6 +44,9 @@ void check_choices(RunOptions& o) {
     throw bad_input("lora.init",
                     "\"" + o.lora.init + "\" does not go with lora.type = \"" + o.lora.type + "\"",
                     "use kaiming or gaussian, or lora.type = \"lora\"");
+  if (o.lora.text_encoder && starts_off_zero(o.lora))
+    throw bad_input("lora.init", "\"" + o.lora.init + "\" does not go with lora.text_encoder",
+                    "use kaiming or gaussian");
   if (o.train.optimizer.optimizer == "schedule_free" && o.train.schedule.schedule != "constant")
     throw bad_input("train.schedule", "schedule_free is there in place of a schedule",
                     "use constant, with train.warmup if you like");

@@ -42,11 +42,16 @@ class PaperRun {
         machine_(machine),
         paper_(machine.rates.value_or(assumed_rates())),
         model_(paper_, inputs.config, inputs.precision.act, inputs.precision.format),
-        adapters_(paper_, model_.weights(),
-                  lora::select_targets(inputs.config, inputs.options.lora), inputs.precision.act,
+        clip_(inputs.options.lora.text_encoder
+                  ? std::make_unique<ClipText>(paper_, inputs.clip, inputs.precision.act)
+                  : nullptr),
+        adapters_(paper_, {model_.weights(), clip_.get()},
+                  lora::select_targets(inputs.config, inputs.options.lora, inputs.clip),
+                  inputs.precision.act,
                   /*trains=*/true) {
     if (inputs.options.lora.dropout > 0) adapters_.use_dropout(inputs.options.lora);
     if (starts_off_zero(inputs.options.lora)) adapters_.subtract_start();
+    if (clip_) clip_->prepare(inputs.options.train.batch_size, /*training=*/true);
   }
 
   MemoryPlan plan();
@@ -61,7 +66,7 @@ class PaperRun {
                                              const std::vector<flux::Keep>& keep) {
     return std::make_unique<flux::Workspace>(
         model_, sizes(shape.size, shape.count),
-        flux::WorkspaceOptions{.training = true, .keep = keep});
+        flux::WorkspaceOptions{.training = true, .pooled_grad = clip_ != nullptr, .keep = keep});
   }
   PlanProblem problem();
   Owners training_owners(const Plan& plan);
@@ -74,6 +79,7 @@ class PaperRun {
   const Machine& machine_;
   PaperDevice paper_;
   flux::Transformer model_;
+  std::unique_ptr<ClipText> clip_;  // when it carries adapters
   lora::AdapterSet adapters_;
   double other_seconds_ = 0;  // of a step, beside the blocks
 };
@@ -145,6 +151,7 @@ Owners PaperRun::training_owners(const Plan& plan) {
   const flux::LoadedWeights weights(paper_, in_.config, in_.precision.act, in_.precision.format,
                                     {plan.visits});
   add("transformer weights", weights.device_bytes());
+  if (clip_) add("clip", clip_->weight_bytes() + clip_->workspace_bytes());
   add("visiting weights", weights.host_bytes(), false);
   const int64_t values = adapters_.size() * dtype_size(adapters_.params().dtype());
   add("adapters", adapters_.bytes() - values);
@@ -296,6 +303,7 @@ PlanInputs plan_inputs(const RunOptions& options, const ModelFiles& model, bool 
   };
   if (!model.vae.empty()) in.vae = read_vae_config(model.vae);
   in.vae_weights = weights(model.vae, Network::vae, kVaeNumbers);
+  if (!model.clip.empty()) in.clip = read_clip_config(model.clip);
   const Precision text = text_precision(options.model.text_precision, on_host);
   const T5Config t5 = model.t5.empty() ? T5Config{} : read_t5_config(model.t5);
   in.text_encoder =

@@ -9,6 +9,7 @@
 
 #include "data/loader.h"
 #include "memory/gpus.h"
+#include "model/clip/config.h"
 #include "model/flux/transformer.h"
 #include "model/precision.h"
 #include "model/vae/vae.h"
@@ -34,6 +35,7 @@ struct PlanInputs {
   VaeConfig vae{.widths = {128, 256, 512, 512}};  ///< FLUX.1's when its file is not there
   int64_t vae_weights = 0;                        ///< bytes on the device,
   int64_t text_encoder = 0;                       ///< what the larger text encoder takes for a text
+  ClipConfig clip = {};                           ///< FLUX.1's when its file is not there
 };
 
 struct MemoryOwner {

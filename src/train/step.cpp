@@ -88,12 +88,8 @@ struct Stepper::Batch {
   Tensor mask;                 // (B, N, 4); empty when no picture has one
 
   Batch(flux::Transformer& model, const BatchShape& s, const flux::Sizes& z,
-        const std::vector<flux::Keep>& keep, bool masked)
-      : shape(s),
-        B(z.B),
-        N(z.N()),
-        C(model.config().in_channels),
-        workspace(model, z, {.training = true, .keep = keep}) {
+        const flux::WorkspaceOptions& options, bool masked)
+      : shape(s), B(z.B), N(z.N()), C(model.config().in_channels), workspace(model, z, options) {
     Arena measure;
     describe(measure, masked);
     arena = Arena(model.device(), measure.used());
@@ -111,8 +107,9 @@ struct Stepper::Batch {
 
 Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
                  const Encoded& encoded, const RunOptions& options,
-                 const std::vector<flux::Keep>& keep)
+                 const std::vector<flux::Keep>& keep, ClipText* clip)
     : model_(model),
+      clip_(clip),
       examples_(examples),
       encoded_(encoded),
       options_(options),
@@ -125,7 +122,16 @@ Stepper::Stepper(flux::Transformer& model, const std::vector<Example>& examples,
     const Latents& latents = encoded.latents[static_cast<size_t>(example - examples.begin())];
     const flux::Sizes z =
         model.sizes(shape.count, options.model.text_tokens, latents.h / 2, latents.w / 2);
-    batches_.push_back(std::make_unique<Batch>(model, shape, z, keep, masked_));
+    batches_.push_back(std::make_unique<Batch>(
+        model, shape, z,
+        flux::WorkspaceOptions{.training = true, .pooled_grad = clip != nullptr, .keep = keep},
+        masked_));
+  }
+  if (clip) {
+    const int64_t wide = model.config().vec_in;
+    d_pooled_memory_ = model.device().allocate(clip->batch() * wide * dtype_size(model.act()));
+    d_pooled_ = Tensor(model.act(), {clip->batch(), wide}, d_pooled_memory_.data());
+    clip_ids_.resize(static_cast<size_t>(clip->batch() * clip->config().positions));
   }
   const int64_t A = options.train.accumulation, B = options.train.batch_size, losses = A * B;
   results_memory_ =
@@ -146,7 +152,7 @@ std::vector<BatchShape> Stepper::shapes(const std::vector<Example>& examples,
 }
 
 int64_t Stepper::bytes() const {
-  int64_t bytes = results_memory_.bytes();
+  int64_t bytes = results_memory_.bytes() + d_pooled_memory_.bytes();
   for (const auto& batch : batches_) bytes += batch->workspace.bytes() + batch->arena.peak();
   return bytes;
 }
@@ -159,8 +165,8 @@ void Stepper::warm_up() {
     const flux::Inputs& in = batch->workspace.inputs();
     for (const Tensor& t : {in.img, in.txt, in.pooled, in.t, in.guidance}) op.fill(t, 0);
     op.fill(batch->workspace.d_prediction(), 0);
-    batch->workspace.forward();
-    batch->workspace.backward();
+    forward(*batch);
+    backward(*batch);
   }
   model_.device().synchronize();
 }
@@ -269,6 +275,27 @@ void Stepper::set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prom
   const flux::Inputs& in = batch.workspace.inputs();
   upload_as(model_.device(), in.txt.item(b), prompt.txt.view);
   upload_as(model_.device(), in.pooled.item(b), prompt.pooled.view);
+  if (clip_)
+    std::copy(prompt.clip_ids.begin(), prompt.clip_ids.end(),
+              clip_ids_.begin() + b * clip_->config().positions);
+}
+
+/// Of CLIP, where it is adapted, and the transformer.
+void Stepper::forward(Batch& batch) {
+  if (clip_)
+    model_.device().ops().copy(batch.workspace.inputs().pooled,
+                               clip_->forward(clip_ids_).slice(0, 0, batch.B));
+  batch.workspace.forward();
+}
+
+/// A smaller batch leaves texts of an earlier one in CLIP's, whose gradients are 0.
+void Stepper::backward(Batch& batch) {
+  Ops& op = model_.device().ops();
+  batch.workspace.backward();
+  if (!clip_) return;
+  op.fill(d_pooled_, 0);
+  op.copy(d_pooled_.slice(0, 0, batch.B), batch.workspace.d_pooled());
+  clip_->backward(d_pooled_);
 }
 
 /// Differential preservation: with the captions that have no trigger word, the velocity should be
@@ -284,14 +311,14 @@ void Stepper::preserve(Batch& batch, const Picks& picks, lora::AdapterSet& adapt
     set_prompt(batch, b, *prompts[static_cast<size_t>(pick.caption)]);
   }
   adapters.set_multiplier(0);
-  w.forward();
+  forward(batch);
   op.cast(batch.noise, w.prediction());
   op.fill(batch.x0, 0);
   adapters.set_multiplier(1);
-  w.forward();
+  forward(batch);
   op.flow_loss(losses, w.d_prediction(), w.prediction(), batch.x0, batch.noise,
                batch.preservation_weight, {}, penalty_of(options_.train));
-  w.backward();
+  backward(batch);
 }
 
 StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
@@ -310,11 +337,11 @@ StepResult Stepper::accumulate(lora::AdapterSet& adapters, int64_t step,
     adapters.draw_dropout(static_cast<uint64_t>(options_.train.seed), step,
                           static_cast<int64_t>(m));
     op.flow_interpolate(w.inputs().img, batch.x0, batch.noise, w.inputs().t);
-    w.forward();
+    forward(batch);
     op.flow_loss(losses_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B), w.d_prediction(),
                  w.prediction(), batch.x0, batch.noise, batch.weight, batch.mask,
                  penalty_of(options_.train));
-    w.backward();
+    backward(batch);
     if (options_.train.preservation > 0)
       preserve(batch, micro_batches[m], adapters,
                preserved_.item(static_cast<int64_t>(m)).slice(0, 0, batch.B));

@@ -29,9 +29,12 @@ struct StepResult {
 class Stepper {
  public:
   /// `examples` and `encoded` must outlive it; adapters are attached to the model. `keep` says what
-  /// each block keeps for the backward (WorkspaceOptions).
+  /// each block keeps for the backward (WorkspaceOptions). A `clip` that carries adapters, prepared
+  /// for training on batches of train.batch_size, makes the prompts' vectors anew in every pass and
+  /// is trained with the transformer; null: they are as encoded.
   Stepper(flux::Transformer& model, const std::vector<Example>& examples, const Encoded& encoded,
-          const RunOptions& options, const std::vector<flux::Keep>& keep = {});
+          const RunOptions& options, const std::vector<flux::Keep>& keep = {},
+          ClipText* clip = nullptr);
   ~Stepper();
 
   /// Step `state.step` (from 0): gradients, then the update, and state.step counts on. Throws
@@ -65,10 +68,13 @@ class Stepper {
   void draw_ahead(int64_t step);
   void fill(Batch& batch, const Drawn& drawn);
   void set_prompt(Batch& batch, int64_t b, const eval::PromptStates& prompt);
+  void forward(Batch& batch);
+  void backward(Batch& batch);
   void preserve(Batch& batch, const Picks& picks, lora::AdapterSet& adapters, const Tensor& losses);
   void warm_up();
 
   flux::Transformer& model_;
+  ClipText* clip_;
   const std::vector<Example>& examples_;
   const Encoded& encoded_;
   RunOptions options_;
@@ -76,6 +82,9 @@ class Stepper {
   bool masked_;                                  // some picture has a mask
   std::vector<std::unique_ptr<Batch>> batches_;  // by shape
   std::vector<Drawn> drawn_, next_;              // by micro-batch: of this step, of the next one
+  std::vector<int32_t> clip_ids_;                // of the batch's prompts
+  Buffer d_pooled_memory_;
+  Tensor d_pooled_;  // (batch, vec_in): 0 beyond the batch's own size; empty without clip_
   Buffer results_memory_;
   Tensor losses_, preserved_;   // (accumulation, batch)
   Tensor norm_, param_norm_;    // (1)

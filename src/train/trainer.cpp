@@ -79,6 +79,7 @@ class Run {
   void open_files();
   void load_networks();
   void load_assistant();
+  void encode_pooled_again();
   void find_adapters_start(const std::vector<flux::Keep>& keep);
   void check_disk() const;
   void load_validator();
@@ -119,6 +120,7 @@ class Run {
   std::unique_ptr<monitor::Sink> metrics_;
   Encoded encoded_;
   std::unique_ptr<flux::Transformer> model_;
+  std::unique_ptr<ClipText> clip_;  ///< when it carries adapters
   std::unique_ptr<lora::AdapterSet> adapters_, assistant_;
   std::optional<exporting::LoraFile> first_file_, assistant_file_;  ///< until on the device
   std::unique_ptr<optim::Optimizer> optimizer_;
@@ -163,10 +165,17 @@ void Run::look_at_model() {
   model_files_ = open_model(options_.model);
   const flux::Config config = flux::read_config(model_files_.transformer);
   flux::check_weights(model_files_.transformer, config);
-  targets_ = lora::select_targets(config, options_.lora);
+  const ClipConfig clip = read_clip_config(model_files_.clip);
+  targets_ = lora::select_targets(config, options_.lora, clip);
   if (const auto& path = options_.lora.continue_from; !path.empty()) {
-    first_file_ = exporting::read_lora(path, config);
+    first_file_ = exporting::read_lora(path, config, clip);
     targets_ = first_file_->specs;
+    if (lora::has_clip(targets_) != options_.lora.text_encoder)
+      throw bad_input("lora.text_encoder",
+                      options_.lora.text_encoder
+                          ? "is true, but the LoRA to go on from has no adapters of CLIP"
+                          : "is false, but the LoRA to go on from has adapters of CLIP",
+                      options_.lora.text_encoder ? "leave it out" : "set it to true");
     lora::check_places(targets_);
   }
   if (const auto& path = options_.model.assistant_lora; !path.empty())
@@ -250,8 +259,11 @@ void Run::load_networks() {
                                                precision.format, plan.residence);
   load_assistant();
   find_adapters_start(plan.keep);
-  adapters_ = std::make_unique<lora::AdapterSet>(device_, model_->weights(), targets_,
-                                                 precision.act, /*trains=*/true);
+  if (lora::has_clip(targets_))
+    clip_ = std::make_unique<ClipText>(device_, model_files_.clip, precision.act);
+  adapters_ =
+      std::make_unique<lora::AdapterSet>(device_, lora::Networks{model_->weights(), clip_.get()},
+                                         targets_, precision.act, /*trains=*/true);
   adapters_->measure_rows(model_->loaded());
   adapters_->initialise(static_cast<uint64_t>(t.seed), options_.lora.init);
   if (options_.lora.dropout > 0) adapters_->use_dropout(options_.lora);
@@ -267,7 +279,9 @@ void Run::load_networks() {
   state_ = std::make_unique<State>(State{device_, model_->config(), *adapters_, *optimizer_, 0});
   if (start_.step > 0) load_checkpoint(paths_, start_.step, *state_);
   check_disk();
-  stepper_ = std::make_unique<Stepper>(*model_, trained_, encoded_, options_, plan.keep);
+  if (clip_) clip_->prepare(t.batch_size, /*training=*/true);
+  stepper_ =
+      std::make_unique<Stepper>(*model_, trained_, encoded_, options_, plan.keep, clip_.get());
   load_validator();
   if (options_.sample.every > 0)
     previews_ = std::make_unique<Previews>(device_, *model_, model_files_, encoded_, options_);
@@ -289,9 +303,12 @@ void Run::load_validator() {
   std::vector<eval::LossPoint> history;
   const monitor::Metrics metrics = monitor::read_metrics(paths_.metrics());
   for (const auto& point : metrics.validations) history.push_back({point.step, point.loss});
+  adapters_->set_multiplier(0);  // the drift begins with the base's velocities
+  encode_pooled_again();
   validator_ =
       std::make_unique<Validator>(*model_, *adapters_, read_scheduler_config(model_files_),
                                   encoded_, static_cast<int64_t>(trained_.size()), options_);
+  adapters_->set_multiplier(1);
   validator_->remember(std::move(history));
 }
 
@@ -371,11 +388,17 @@ void Run::step() {
                           result.preserved, result.noise_scale});
 }
 
+/// The prompts' vectors as CLIP's adapters make them now.
+void Run::encode_pooled_again() {
+  if (clip_) eval::encode_pooled_again(*clip_, device_, encoded_.book);
+}
+
 /// The same noise and times at every validation; an assistant is off, as it will be in use.
 void Run::validate() {
   if (!validator_ || !validator_->due(state_->step)) return;
   const Averaged averaged(*state_);
   if (assistant_) assistant_->set_multiplier(0);
+  encode_pooled_again();
   const monitor::ValidationEvent event = validator_->measure(state_->step);
   if (assistant_) assistant_->set_multiplier(1);
   tell(&monitor::Sink::on_validation, event);
@@ -404,6 +427,7 @@ void Run::paint(bool last) {
     return;
   const Averaged averaged(*state_);
   if (assistant_) assistant_->set_multiplier(0);
+  encode_pooled_again();
   const std::vector<std::string> files = previews_->paint(paths_, state_->step, stop_);
   if (assistant_) assistant_->set_multiplier(1);
   if (files.empty()) return;

@@ -18,6 +18,7 @@ KINDS = {
     "rslora": {"lora.rslora": "true", "lora.ranks": '["attn.* = 2"]'},
     "pissa": {"lora.init": "pissa"},
     "lora_ga": {"lora.init": "lora_ga"},
+    "clip": {"lora.text_encoder": "true"},
     "dropout": {"lora.dropout": "0.3", "lora.dropout_of": "input"},
 }
 
@@ -56,6 +57,8 @@ def test_diffusers_paints_the_same_picture(fluxlora, pipe, psnr, tmp_path, kind)
     assert psnr(ours(fluxlora, tmp_path / "latents.safetensors", tmp_path, "--lora", lora), with_lora) >= 40
     with safe_open(lora, "pt") as file:
         assert any("magnitude" in key for key in file.keys()) == kind.startswith("dora")
+        assert any(key.startswith("text_encoder.") for key in file.keys()) == (kind == "clip")
+    assert any("lora_A" in name for name, _ in pipe.text_encoder.named_parameters()) == (kind == "clip")
 
 
 def test_lycoris_paints_the_same_picture(fluxlora, pipe, psnr, tmp_path):

@@ -17,13 +17,19 @@ Evaluation evaluate(const RunOptions& options) {
   return evaluate_run(*device, filled, [](const std::string&) {});
 }
 
-TEST(Evaluation, MeasuresWhatTheRunMeasured) {
+/// Of the transformer alone, or of CLIP too.
+class Measured : public ::testing::TestWithParam<bool> {};
+
+INSTANTIATE_TEST_SUITE_P(TextEncoder, Measured, ::testing::Bool());
+
+TEST_P(Measured, AsTheRunMeasuredIt) {
   const TemporaryFolder folder;
   paint_dataset(folder / "pictures", 6);
   RunOptions options = small_options(folder.path(), "run");
   options.lora.alpha = 2;  // a factor of 1, so that the file holds the very numbers
   options.validate.every = 2;
   options.validate.stop = false;
+  options.lora.text_encoder = GetParam();
   Ears ears;
   train_run(options, ears);
   const Evaluation evaluation = evaluate(options);

@@ -2,6 +2,8 @@
 // Plans of FLUX.1-dev at its real size, on paper.
 #include "train/memory_plan.h"
 
+#include <algorithm>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -116,6 +118,23 @@ TEST(MemoryPlan, OwnersAreWhatTheRealObjectsTake) {
   EXPECT_EQ(found[2], activations);
   EXPECT_EQ(found[3], validation.bytes());
   EXPECT_EQ(plan.host_bytes, paper.pinned_bytes());
+}
+
+TEST(MemoryPlan, ClipIsAnOwnerWhenItIsAdapted) {
+  PlanInputs in = dev(WeightFormat::bf16);
+  const int64_t without = plan_memory(in, h200(80 * kGiB)).device_bytes;
+  in.options.lora.text_encoder = true;
+  const MemoryPlan plan = plan_memory(in, h200(80 * kGiB));
+  const auto clip = std::find_if(plan.owners.begin(), plan.owners.end(),
+                                 [](const MemoryOwner& o) { return o.name == "clip"; });
+  ASSERT_NE(clip, plan.owners.end());
+  // 123,060,480 parameters in bf16 (flux-facts 5.1), and a text's activations.
+  EXPECT_GT(clip->bytes, 2 * 123'060'480);
+  EXPECT_LT(clip->bytes, 2 * 123'060'480 + (int64_t{64} << 20));
+  // Rank 16 of 12 layers: 16 (8 * 768 + 2 * (768 + 3072)) numbers each, f32, with gradient and two
+  // moments, and a bf16 copy.
+  const int64_t numbers = 12 * 16 * (8 * 768 + 2 * (768 + 3072));
+  EXPECT_GT(plan.device_bytes - without, clip->bytes + numbers * (4 * 4 + 2));
 }
 
 TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithTheLeastThatWould) {

@@ -144,6 +144,15 @@ TEST(Resume, EveryAdapterGivesTheSameBytes) {
     o.lora.dropout = 0.2;
   });
   expect_resumable("lokr", [](RunOptions& o) { o.lora.type = "lokr"; });
+  expect_resumable("clip", [](RunOptions& o) {
+    o.lora.text_encoder = true;
+    o.lora.dropout = 0.2;
+    o.lora.dropout_of = "input";
+    o.train.rates = {"text_encoder.* = 0.5"};
+    o.train.preservation = 0.5;
+    o.train.optimizer.ema = 0.9;
+    o.sample.every = 2;
+  });
 }
 
 /// The smallest budget that a plan of this run exists for, in MiB.

@@ -24,6 +24,7 @@ struct Bench {
   Dataset dataset;
   Encoded encoded;
   flux::Transformer model;
+  std::unique_ptr<ClipText> clip;
   lora::AdapterSet adapters;
   std::unique_ptr<optim::Optimizer> optimizer;
   State state;
@@ -37,16 +38,27 @@ struct Bench {
             encode(*device, folder, dataset, options,
                    {[](const std::string&) {}, [](const std::string&) {}, [] { return false; }})),
         model(*device, folder.transformer, DType::f32),
-        adapters(*device, model.weights(), lora::select_targets(model.config(), options.lora),
+        clip(adapted_clip()),
+        adapters(*device, {model.weights(), clip.get()},
+                 lora::select_targets(model.config(), options.lora, read_clip_config(folder.clip)),
                  DType::f32, true),
         optimizer(optim::make_optimizer(*device, options.train.optimizer,
                                         parameter_parts(adapters, options.train), DType::f32)),
         state{*device, model.config(), adapters, *optimizer, 0},
-        stepper(model, dataset.examples, encoded, options) {
+        stepper(model, dataset.examples, encoded, options, {}, prepared_clip()) {
     // B = 0 would make every dA zero and prove nothing.
     Philox random(11, Draw::init);
     for (int64_t i = 0; i < adapters.size(); ++i)
       adapters.params().as<float>()[i] = static_cast<float>(0.05 * random.normal());
+  }
+
+  std::unique_ptr<ClipText> adapted_clip() {
+    if (!options.lora.text_encoder) return nullptr;
+    return std::make_unique<ClipText>(*device, folder.clip, DType::f32);
+  }
+  ClipText* prepared_clip() {
+    if (clip) clip->prepare(options.train.batch_size, true);
+    return clip.get();
   }
 
   static RunOptions filled(RunOptions o) {
@@ -72,10 +84,49 @@ double relative_error(std::vector<float> a, std::vector<float> b) {
 /// mistake.
 constexpr double kRounding = 1e-5;
 
+/// The slope of the loss along the gradient of CLIP's adapters is that gradient's length. f32
+/// losses are exact to 1e-6, a step that changes them by about 1e-2 makes 1e-4 of it, and its
+/// curvature cancels in the central difference but for a part of (1e-2)²; 2 % is above both.
+TEST(Step, ClipsGradientsAreTheSlopesOfTheLoss) {
+  const TemporaryFolder folder;
+  paint_dataset(folder / "pictures", 3);
+  RunOptions options = small_options(folder.path(), "run");
+  options.lora.text_encoder = true;
+  options.train.batch_size = 4;  // one more than there are pictures
+  Bench bench(options);
+  const std::vector<std::vector<Pick>> picks{{{0}, {1}, {2}}};
+  const std::vector<float> gradient = bench.gradients(picks);
+  double squares = 0;
+  std::vector<std::pair<int64_t, int64_t>> ranges;
+  for (const lora::Segment& s : bench.adapters.segments())
+    if (lora::is_clip(bench.adapters.specs()[s.spec]))
+      ranges.emplace_back(s.offset, s.offset + s.rows * s.columns);
+  for (const auto& [first, end] : ranges)
+    for (int64_t i = first; i < end; ++i)
+      squares += double{gradient[static_cast<size_t>(i)]} * gradient[static_cast<size_t>(i)];
+  ASSERT_GT(squares, 0);
+  const double length = std::sqrt(squares);
+  const double loss = bench.stepper.accumulate(bench.adapters, 0, picks).loss;
+  const double h = 1e-2 * loss / length;
+  const auto loss_at = [&](double along) {
+    const std::vector<float> before(bench.adapters.params().as<float>(),
+                                    bench.adapters.params().as<float>() + bench.adapters.size());
+    for (const auto& [first, end] : ranges)
+      for (int64_t i = first; i < end; ++i)
+        bench.adapters.params().as<float>()[i] +=
+            static_cast<float>(along / length) * gradient[static_cast<size_t>(i)];
+    const double value = bench.stepper.accumulate(bench.adapters, 0, picks).loss;
+    std::copy(before.begin(), before.end(), bench.adapters.params().as<float>());
+    return value;
+  };
+  EXPECT_NEAR((loss_at(h) - loss_at(-h)) / (2 * h), length, 0.02 * length);
+}
+
 TEST(Step, TwoMicroBatchesOfTwoAreOneOfFour) {
   const TemporaryFolder folder;
   paint_dataset(folder / "pictures", 4);
   RunOptions options = small_options(folder.path(), "run");
+  options.lora.text_encoder = true;
   options.train.batch_size = 4;
   Bench whole(options);
   options.train.batch_size = 2;

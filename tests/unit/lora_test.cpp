@@ -178,6 +178,48 @@ TEST_F(AdapterFile, WrittenAndReadIsTheSameChange) {
   EXPECT_LT(relative_error(predict().view, fused.view), 1e-5);
 }
 
+/// Every layer of CLIP, in the file under the names of diffusers; PEFT's gradients and diffusers'
+/// pictures are held against in tests/golden and tests/interop.
+TEST_F(AdapterFile, ClipsAdaptersAreWrittenAndRead) {
+  ClipText clip(*device, std::string(FLUXLORA_SOURCE_DIR) + "/assets/tiny-flux/text_encoder",
+                DType::f32);
+  std::vector<int32_t> ids(static_cast<size_t>(clip.config().positions), 5);
+  ids.back() = static_cast<int32_t>(clip.config().eos_id);
+  const auto pooled = [&] {
+    clip.prepare(1, false);
+    HostTensor host(DType::f32, {clip.config().width});
+    device->download(host.view.data(), clip.forward(ids));
+    return host;
+  };
+  const HostTensor base = pooled();
+  const Options options{.rank = 4, .alpha = 6, .text_encoder = true};
+  const auto specs = select_targets(model.config(), options, clip.config());
+  EXPECT_TRUE(has_clip(specs));
+  HostTensor adapted;
+  {
+    AdapterSet set(*device, {model.weights(), &clip}, specs, DType::f32, true);
+    set.initialise(3, "kaiming");
+    EXPECT_EQ(relative_error(pooled().view, base.view), 0);
+    randomise_b(set);
+    exporting::write_adapters(path, set, model.config(), DType::f32, {});
+    adapted = pooled();
+    set.set_multiplier(0);
+    EXPECT_EQ(relative_error(pooled().view, base.view), 0);
+  }
+  EXPECT_GT(relative_error(adapted.view, base.view), 1e-2);
+  EXPECT_THROW(exporting::read_lora(path, model.config()), Error);
+  const exporting::LoraFile file = exporting::read_lora(path, model.config(), clip.config());
+  EXPECT_EQ(file.specs.size(), specs.size());
+  AdapterSet again(*device, {model.weights(), &clip}, file.specs, DType::f32, false);
+  exporting::upload(again, 0, file);
+  EXPECT_LT(relative_error(pooled().view, adapted.view), 1e-5);
+  ClipConfig shallow = clip.config(), narrow = clip.config();
+  --shallow.layers;
+  narrow.hidden /= 2;
+  EXPECT_THROW(exporting::read_lora(path, model.config(), shallow), Error);
+  EXPECT_THROW(exporting::read_lora(path, model.config(), narrow), Error);
+}
+
 TEST_F(AdapterFile, TwoFilesAddUp) {
   const auto specs = select_targets(model.config(), {.rank = 2, .alpha = 2});
   HostTensor twice;

@@ -16,8 +16,16 @@ constexpr const char* kWorkspace = "clip workspace";
 }  // namespace
 
 ClipText::ClipText(Device& device, const std::filesystem::path& path, DType act)
-    : device_(device), path_(path), config_(read_clip_config(path)) {
+    : ClipText(device, read_clip_config(path), act) {
+  path_ = path;
   const TensorSource source(path, Network::clip);
+  weights_.visit(config_, [&](const std::string& name, Tensor& tensor, auto) {
+    source.load(device, tensor, name);
+  });
+}
+
+ClipText::ClipText(Device& device, const ClipConfig& config, DType act)
+    : device_(device), config_(config) {
   weights_.layers.resize(static_cast<size_t>(config_.layers));
   const auto describe_weights = [&](Arena& arena) {
     weights_.visit(config_, [&](const std::string&, Tensor& tensor, auto shape) {
@@ -28,9 +36,6 @@ ClipText::ClipText(Device& device, const std::filesystem::path& path, DType act)
   describe_weights(measure);
   weight_memory_ = Arena(device, measure.used());
   describe_weights(weight_memory_);
-  weights_.visit(config_, [&](const std::string& name, Tensor& tensor, auto) {
-    source.load(device, tensor, name);
-  });
   weights_.visit_linears(
       [&](const std::string&, AdaptedLinear& linear) { linear.weight.format = plain_format(act); });
   z_ = {1, config_.positions, config_.width, config_.heads, config_.hidden, config_.eps, act};

@@ -19,6 +19,8 @@ class ClipText {
   /// device's memory. `act` is f32, f64 or bf16, for weights and activations. Throws Error
   /// (bad_input) naming the file, and the tensor with its expected and found shape.
   ClipText(Device& device, const std::filesystem::path& path, DType act);
+  /// One of these sizes whose weights were never read: for plans on paper.
+  ClipText(Device& device, const ClipConfig& config, DType act);
 
   const ClipConfig& config() const { return config_; }
 
@@ -30,6 +32,8 @@ class ClipText {
         [&](const std::string& name, AdaptedLinear& linear) { f("text_model." + name, linear); });
   }
 
+  /// Of the workspace.
+  int64_t batch() const { return z_.B; }
   /// Makes the workspace for B texts. Without `training` all layers share the memory of one.
   void prepare(int64_t B, bool training);
 
