@@ -17,6 +17,7 @@
 #include "cli/commands.h"
 #include "cli/machine.h"
 #include "config/config.h"
+#include "model/precision.h"
 #include "train/automatic.h"
 #include "train/fill_in.h"
 #include "train/memory_plan.h"
@@ -90,12 +91,20 @@ train::Machine machine_for(const PlanArgs& args, const train::RunOptions& o, boo
   return machine;
 }
 
-void print_json(const train::MemoryPlan& plan, const train::Machine& machine) {
+/// What the weights are kept in.
+struct Formats {
+  std::string transformer, t5;
+};
+
+void print_json(const train::MemoryPlan& plan, const train::Machine& machine,
+                const Formats& formats) {
   Json json;
   json["device"] = machine.name;
   json["budget_bytes"] = plan.budget;
   json["total_bytes"] = plan.device_bytes;
   json["host_bytes"] = plan.host_bytes;
+  json["precision"] = formats.transformer;
+  json["text_precision"] = formats.t5;
   json["phase"] = plan.phase;
   json["owners"] = Json::array();
   for (const train::MemoryOwner& o : plan.owners)
@@ -106,9 +115,11 @@ void print_json(const train::MemoryPlan& plan, const train::Machine& machine) {
   std::cout << json.dump(2) << '\n';
 }
 
-void print_text(const train::MemoryPlan& plan, const train::Machine& machine) {
+void print_text(const train::MemoryPlan& plan, const train::Machine& machine,
+                const Formats& formats) {
   const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
-  std::cout << fmt::format("{}, phase \"{}\"\n", machine.name, plan.phase);
+  std::cout << fmt::format("{}, weights {}, T5's {}, phase \"{}\"\n", machine.name,
+                           formats.transformer, formats.t5, plan.phase);
   for (const train::MemoryOwner& o : plan.owners)
     std::cout << fmt::format("  {:<24}{:>10.0f} MiB{}\n", o.name, mib(o.bytes),
                              o.device ? "" : "  (host)");
@@ -130,10 +141,12 @@ void run_plan(const PlanArgs& args) {
   if (!chosen.empty()) log_info(chosen);
   const train::MemoryPlan plan =
       train::plan_memory(train::plan_inputs(options, files, on_host, shapes_of(options)), machine);
+  const Formats formats{word_for(transformer_precision(options.model.precision, on_host).format),
+                        word_for(text_precision(options.model.text_precision, on_host).format)};
   if (args.json)
-    print_json(plan, machine);
+    print_json(plan, machine, formats);
   else
-    print_text(plan, machine);
+    print_text(plan, machine, formats);
 }
 
 }  // namespace

@@ -65,8 +65,9 @@ class PaperDevice::PaperOps final : public Ops {
     const int64_t again = mode == Grad::accumulate ? dx.bytes() : 0;
     product(w, rows_of(dy), bytes({dx, dy}) + again);
     if (!is_quantised(w.format)) return;
-    const int64_t turned = w.in() * w.out();
-    move_bytes(Work::products, 2 * turned);
+    // NF4 is turned round while it is unpacked.
+    const int64_t turned = w.format == WeightFormat::nf4 ? 0 : w.in() * w.out();
+    if (turned > 0) move_bytes(Work::products, 2 * turned);
     codes(w, dy, dx, turned + 4 * w.in());
   }
   void dense(const Tensor& y, const Tensor& x, const Tensor& a, const Scale&, Grad mode) override {

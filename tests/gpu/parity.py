@@ -6,12 +6,15 @@
 PROGRAMS is the folder of model_dump, text_dump and vae_dump. The weights are random (bench/make_random_model.py), the
 same bf16 numbers for all; so are A and B of a rank 16 LoRA on the default targets, none of them zero. The reference is
 diffusers in f32. Judged: how far we are in bf16 beside how far diffusers itself is in bf16 (at most 1.25 times), and
-the gradients with fp8 weights against our own in bf16 (cosine at least 0.99 over all, 0.95 for the worst matrix).
+the gradients with fp8 and int8 weights against our own in bf16 (cosine at least 0.99 over all, 0.95 for the worst
+matrix). Told besides: those of NF4, and the least and the middle cosine of each kind of layer.
 """
 
 import argparse
 import json
 import pathlib
+import re
+import statistics
 import subprocess
 import sys
 
@@ -25,6 +28,7 @@ import reference as ref  # noqa: E402
 
 RANK, TEXT_TOKENS = 16, 512
 FARTHER, COSINE, WORST_COSINE = 1.25, 0.99, 0.95
+FEW_BITS = ("fp8", "int8", "nf4")
 
 
 def distance(found, wanted):
@@ -89,6 +93,18 @@ def our_step(programs, work, model, precision):
     return {"prediction": found["prediction"], "loss": found["loss"], "gradients": load_file(gradients)}
 
 
+def cosines(found, wanted):
+    """Of gradients by name: over all, of the worst matrix, and the least and the middle of each kind of layer."""
+    by_matrix = {k: cosine(found[k], wanted[k]) for k in wanted}
+    kinds = {}
+    for name, value in by_matrix.items():
+        kinds.setdefault(re.sub(r"\.\d+\.", ".", name, count=1), []).append(value)
+    worst = min(by_matrix, key=by_matrix.get)
+    everything = [torch.cat([gradients[k].flatten() for k in wanted]) for gradients in (found, wanted)]
+    return {"all": cosine(*everything), "worst": by_matrix[worst], "matrix": worst,
+            "kinds": {kind: [min(values), statistics.median(values)] for kind, values in kinds.items()}}  # fmt: skip
+
+
 def transformer(options):
     work = options.work
     model = maker.make_transformer("flux", options.double, options.single)
@@ -105,7 +121,7 @@ def transformer(options):
     steps["diffusers f32"] = diffusers_step(model, batch, factors, torch.float32)
     del model
     torch.cuda.empty_cache()
-    for precision in ("bf16", "fp8"):
+    for precision in ("bf16", *FEW_BITS):
         steps[precision] = our_step(options.programs, work, folder, precision)
     if options.f32:
         steps["f32"] = our_step(options.programs, work, folder, "f32")
@@ -122,12 +138,11 @@ def transformer(options):
                         "gradients": distance([step["gradients"][k] for k in keys], [wanted["gradients"][k] for k in keys])}  # fmt: skip
     for what in ("prediction", "gradients"):
         result[f"{what}, ours / diffusers in bf16"] = result["bf16"][what] / result["diffusers bf16"][what]
-    by_matrix = {k: cosine(steps["fp8"]["gradients"][k], steps["bf16"]["gradients"][k]) for k in keys}
-    worst = min(by_matrix, key=by_matrix.get)
-    everything = [torch.cat([steps[p]["gradients"][k].flatten() for k in keys]) for p in ("fp8", "bf16")]
-    result["fp8 against bf16, cosine"] = {"all": cosine(*everything), "worst": by_matrix[worst], "matrix": worst}
-    ok = (max(result[f"{w}, ours / diffusers in bf16"] for w in ("prediction", "gradients")) <= FARTHER
-          and result["fp8 against bf16, cosine"]["all"] >= COSINE and by_matrix[worst] >= WORST_COSINE)  # fmt: skip
+    found = {p: cosines(steps[p]["gradients"], steps["bf16"]["gradients"]) for p in FEW_BITS}
+    for precision, values in found.items():
+        result[f"{precision} against bf16, cosine"] = values
+    ok = max(result[f"{w}, ours / diffusers in bf16"] for w in ("prediction", "gradients")) <= FARTHER
+    ok = ok and all(found[p]["all"] >= COSINE and found[p]["worst"] >= WORST_COSINE for p in ("fp8", "int8"))
     return result, ok
 
 
@@ -163,7 +178,7 @@ def encoders(options):
         save_file(inputs, work / "in.safetensors")
         files = [work / name, work / "in.safetensors", work / "out.safetensors"]
         ours = {}
-        for precision in ("bf16", "f32"):
+        for precision in ("bf16", "f32", *(FEW_BITS if name == "text_encoder_2" else ())):
             if name == "vae":
                 command = [options.programs / "vae_dump", *files, precision.upper(), "cuda"]
             else:

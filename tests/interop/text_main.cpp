@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// text_dump clip|t5 FOLDER IN OUT f32|f64|bf16 [DEVICE]: runs a text encoder on the tensor "ids"
-// (B, T) i32 of the safetensors file IN and writes "output", for test_text_encoders.py and
-// tests/gpu/parity.py.
+// text_dump clip|t5 FOLDER IN OUT FORMAT [DEVICE]: runs a text encoder on the tensor "ids" (B, T)
+// i32 of the safetensors file IN and writes "output", for test_text_encoders.py and
+// tests/gpu/parity.py. FORMAT is f64, or a word of model.text_precision.
 #include <cstdio>
 #include <cstring>
 #include <string>
 
 #include "base/error.h"
 #include "model/clip/text_model.h"
+#include "model/precision.h"
 #include "model/t5/encoder.h"
 #include "ops/transfer.h"
 #include "tensor/safetensors.h"
@@ -24,9 +25,10 @@ void dump(int argc, char** argv) {
   std::vector<int32_t> ids(static_cast<size_t>(B * T));
   std::memcpy(ids.data(), entry.data, ids.size() * sizeof(int32_t));
   const std::string word = argv[5];
-  const DType act = word == "f64" ? DType::f64 : word == "bf16" ? DType::bf16 : DType::f32;
-
   const auto device = open_device(argc > 6 ? argv[6] : "cpu");
+  const Precision precision = word == "f64" ? Precision{DType::f64, WeightFormat::f64}
+                                            : text_precision(word, device->is_host());
+  const DType act = precision.act;
   const auto write = [&](const Tensor& output) {
     const DType kept = act == DType::f64 ? DType::f64 : DType::f32;
     HostTensor host;
@@ -40,7 +42,7 @@ void dump(int argc, char** argv) {
     clip.prepare(B, false);
     write(clip.forward(ids));
   } else {
-    T5Encoder t5(*device, argv[2], act);
+    T5Encoder t5(*device, argv[2], act, precision.format);
     t5.prepare(B, T);
     write(t5.forward(ids));
   }

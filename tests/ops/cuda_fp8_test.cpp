@@ -155,7 +155,7 @@ TEST_F(Codes8, QuantiseAgreesWithTheHosts) {
 /// What NF4 stands for, as the kernels that products use unpack it.
 TEST_F(Codes8, Nf4IsUnpackedAsTheHostUnpacksIt) {
   for (const int64_t in : {48, 90, 1000, 3072}) {
-    const int64_t out = 37;
+    const int64_t out = 144;
     const Codes w = weight(WeightFormat::nf4, out, in);
     std::vector<float> wanted(static_cast<size_t>(out * in));
     for (int64_t r = 0; r < out; ++r) read_row(DType::f32, wanted.data() + r * in, w.host, r);
@@ -168,18 +168,24 @@ TEST_F(Codes8, Nf4IsUnpackedAsTheHostUnpacksIt) {
     // f32, with or without one rounding between a product and a sum.
     for (size_t i = 0; i < wanted.size(); ++i)
       ASSERT_NEAR(found.view.as<float>()[i], wanted[i], 1e-6 * std::abs(wanted[i])) << in;
-    if (in % 8 != 0 || context().capability() < 89) continue;
+    if (in % 16 != 0) continue;
     const Buffer codes = gpu().allocate(out * in), factors = gpu().allocate(out * 4);
-    cuda::dequantise_nf4_to_fp8(context().stream(), codes.data(),
-                                static_cast<float*>(factors.data()), w.device);
-    wait();
-    const HostTensor bytes = host_tensor(DType::u8, {out, in}),
+    const HostTensor straight = host_tensor(DType::u8, {out, in}),
+                     turned = host_tensor(DType::u8, {out, in}),
                      scales = host_tensor(DType::f32, {out});
-    gpu().download(bytes.view.data(), Tensor(DType::u8, {out, in}, codes.data()));
+    for (const HostTensor* to : {&turned, &straight}) {
+      cuda::dequantise_nf4_to_fp8(context().stream(), codes.data(),
+                                  static_cast<float*>(factors.data()), w.device, to == &turned);
+      wait();
+      gpu().download(to->view.data(), Tensor(DType::u8, {out, in}, codes.data()));
+    }
     gpu().download(scales.view.data(), Tensor(DType::f32, {out}, factors.data()));
+    const auto* const bytes = straight.view.as<const uint8_t>();
+    for (int64_t i = 0; i < out * in; ++i)
+      ASSERT_EQ(turned.view.as<uint8_t>()[i % in * out + i / in], bytes[i]) << in << ", " << i;
     for (int64_t i = 0; i < out * in; ++i) {
       const float scale = scales.view.as<float>()[i / in];
-      const float back = scale * f8_e4m3_to_f32(bytes.view.as<uint8_t>()[i]);
+      const float back = scale * f8_e4m3_to_f32(bytes[i]);
       const float number = wanted[static_cast<size_t>(i)];
       // Half a step of e4m3: 1/16 of the number, or of the least normal number, 2^-6.
       ASSERT_LE(std::abs(back - number), (1 / 16.0 + 1e-5) * std::max(std::abs(number), scale / 64))
@@ -243,9 +249,18 @@ TEST_P(ThreeWays, Agree) {
         return inner;
       };
       const HostTensor gpu_y = result({z.B, z.T, z.out}, [&](const Tensor& to) {
-        linear.forward(ops, to, x.device, w.device, bias.device);
+        linear.forward(ops, to, x.device, w.device, bias.device, false);
       });
       EXPECT_LE(relative_error(gpu_y.view, y.view), tolerance) << what;
+      const HostTensor added = result({z.B, z.T, z.out}, [&](const Tensor& to) {
+        linear.forward(ops, to, x.device, w.device, {}, false);
+        linear.forward(ops, to, x.device, w.device, bias.device, true);
+      });
+      HostTensor twice_y = host_tensor(DType::f32, {z.B, z.T, z.out});
+      for (int64_t i = 0; i < y.view.size(); ++i)
+        twice_y.view.as<float>()[i] =
+            2 * y.view.as<float>()[i] - bias.host.view.as<float>()[i % z.out];
+      EXPECT_LE(relative_error(added.view, twice_y.view), tolerance) << what << ", accumulated";
       const HostTensor gpu_dx = result({z.B, z.T, z.in}, [&](const Tensor& to) {
         linear.backward(ops, to, dy.device, w.device, false);
       });

@@ -45,7 +45,7 @@ class Linear {
   struct CodeCall;     // a product of 8-bit rows
 
   // linear_codes.cpp
-  std::optional<WeightCodes> codes_of(const Tensor& y, const Tensor& x, const Weight& w);
+  std::optional<WeightCodes> codes_of(const Tensor& y, const Tensor& x, const Weight& w, bool turn);
   bool forward_codes(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
                      bool add);
   bool backward_codes(const Tensor& dx, const Tensor& dy, const Weight& w, bool add);

@@ -63,8 +63,9 @@ DType sums_of(DType code) {
 }  // namespace
 
 struct Linear::WeightCodes {
-  Tensor values;        // (out, in) e4m3 or i8
+  Tensor values;        // (out, in) e4m3 or i8; (in, out) when turned
   const float* scales;  // (out)
+  bool turned = false;
 };
 
 /// y (+)= x rightᵀ times factors + bias, where x is to be quantised.
@@ -82,9 +83,9 @@ struct Linear::CodeCall {
   void* product = nullptr;  // a chunk of it, without factors
 };
 
-/// Nothing where a product of codes does not fit.
+/// Nothing where a product of codes does not fit. `turn`: turned round where that costs nothing.
 std::optional<Linear::WeightCodes> Linear::codes_of(const Tensor& y, const Tensor& x,
-                                                    const Weight& w) {
+                                                    const Weight& w, bool turn) {
   const bool fits = is_quantised(w.format) && path_ != CodePath::dequantised &&
                     x.dtype() == DType::bf16 && y.dtype() == DType::bf16 && w.in() % 16 == 0 &&
                     w.out() % 16 == 0 && w.values.contiguous() &&
@@ -95,13 +96,14 @@ std::optional<Linear::WeightCodes> Linear::codes_of(const Tensor& y, const Tenso
   const int64_t values = pieces.add(w.out() * w.in()), scales = pieces.add(w.out() * 4);
   void* const base = context_.scratch(Slot::weight, pieces.total());
   auto* const factors = static_cast<float*>(at(base, scales));
-  dequantise_nf4_to_fp8(context_.stream(), at(base, values), factors, w);
-  return WeightCodes{Tensor(DType::f8_e4m3, {w.out(), w.in()}, at(base, values)), factors};
+  dequantise_nf4_to_fp8(context_.stream(), at(base, values), factors, w, turn);
+  const int64_t rows = turn ? w.in() : w.out(), columns = turn ? w.out() : w.in();
+  return WeightCodes{Tensor(DType::f8_e4m3, {rows, columns}, at(base, values)), factors, turn};
 }
 
 bool Linear::forward_codes(const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
                            bool add) {
-  const auto codes = codes_of(y, x, w);
+  const auto codes = codes_of(y, x, w, false);
   return codes && code_product({.y = y,
                                 .x = x,
                                 .x_factors = nullptr,
@@ -115,12 +117,12 @@ bool Linear::forward_codes(const Tensor& y, const Tensor& x, const Weight& w, co
 /// Products of 8 bits want both operands along the contraction, so W is turned round; its factors
 /// lie on the contraction and are folded into dy before that is quantised.
 bool Linear::backward_codes(const Tensor& dx, const Tensor& dy, const Weight& w, bool add) {
-  const auto codes = codes_of(dx, dy, w);
+  const auto codes = codes_of(dx, dy, w, true);
   return codes && code_product({.y = dx,
                                 .x = dy,
                                 .x_factors = codes->scales,
                                 .right = codes->values,
-                                .turn = true,
+                                .turn = !codes->turned,
                                 .columns = nullptr,
                                 .bias = {},
                                 .add = add});

@@ -120,32 +120,87 @@ __global__ void dequantise_kernel(T* y, Nf4 w, int64_t count) {
   }
 }
 
+constexpr float kLargest = 448;  // of e4m3
+
+__device__ __forceinline__ float row_scale(float most) {
+  return most > 0 ? most / kLargest : 1;
+}
+
+/// The e4m3 codes of two neighbouring numbers.
+__device__ __forceinline__ __nv_fp8x2_storage_t fp8_pair(float first, float second) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(first, second), __NV_SATFINITE, __NV_E4M3);
+}
+
+/// The largest magnitude of a row's blocks, over all threads of a block.
+__device__ __forceinline__ float row_most(const Nf4& w, int64_t row, int64_t columns) {
+  float most = 0;
+  for (int64_t c = 8 * threadIdx.x; c < columns; c += 8 * blockDim.x)
+    most = fmaxf(most, fabsf(w.largest(row * columns + c)));
+  return block_max(most);
+}
+
+__global__ void row_scales_kernel(float* scales, Nf4 w, int64_t columns) {
+  const float most = row_most(w, blockIdx.x, columns);
+  if (threadIdx.x == 0) scales[blockIdx.x] = row_scale(most);
+}
+
 /// One block of threads a row, eight numbers a thread at once.
 __global__ void dequantise_to_fp8_kernel(uint2* out, float* scales, Nf4 w, int64_t columns) {
   __shared__ float codes[16];
   fill_codes(codes);
+  const float scale = row_scale(row_most(w, blockIdx.x, columns));
+  if (threadIdx.x == 0) scales[blockIdx.x] = scale;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * columns;
-  float most = 0;
-  for (int64_t c = 8 * threadIdx.x; c < columns; c += 8 * blockDim.x)
-    most = fmaxf(most, fabsf(w.largest(row + c)));
-  most = block_max(most);
-  constexpr float kLargest = 448;  // of e4m3
-  const float inverse = most > 0 ? kLargest / most : 0;
-  if (threadIdx.x == 0) scales[blockIdx.x] = most > 0 ? most / kLargest : 1;
   for (int64_t c = 8 * threadIdx.x; c < columns; c += 8 * blockDim.x) {
     float v[8];
     load_eight(v, w, codes, row + c);
-    const float by = w.largest(row + c) * inverse;
+    const float by = w.largest(row + c) / scale;
     union {
       uint2 all;
       __nv_fp8x2_storage_t pairs[4];
     } packed;
 #pragma unroll
-    for (int i = 0; i < 8; i += 2)
-      packed.pairs[i / 2] = __nv_cvt_float2_to_fp8x2(make_float2(v[i] * by, v[i + 1] * by),
-                                                     __NV_SATFINITE, __NV_E4M3);
+    for (int i = 0; i < 8; i += 2) packed.pairs[i / 2] = fp8_pair(v[i] * by, v[i + 1] * by);
     out[(row + c) / 8] = packed.all;
   }
+}
+
+constexpr int kTile = 64;
+
+/// The same turned round, of rows whose scales are known: a block of 256 threads turns 64 x 64
+/// numbers, 16 a thread from memory and 16 to it.
+__global__ void dequantise_turned_kernel(uint8_t* out, const float* scales, Nf4 w, int64_t rows,
+                                         int64_t columns) {
+  __shared__ float codes[16];
+  __shared__ uint8_t tile[kTile][kTile + 4];
+  fill_codes(codes);
+  const int line = threadIdx.x / 4, part = threadIdx.x % 4 * 16;
+  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * kTile;
+  const int64_t column0 = static_cast<int64_t>(blockIdx.x) * kTile;
+  if (row0 + line < rows && column0 + part < columns) {
+    const int64_t at = (row0 + line) * columns + column0 + part;
+    const float by = w.largest(at) / scales[row0 + line];
+#pragma unroll
+    for (int i = 0; i < 16; i += 8) {
+      float v[8];
+      load_eight(v, w, codes, at + i);
+#pragma unroll
+      for (int j = 0; j < 8; j += 2) {
+        const __nv_fp8x2_storage_t pair = fp8_pair(v[j] * by, v[j + 1] * by);
+        tile[line][part + i + j] = static_cast<uint8_t>(pair & 255);
+        tile[line][part + i + j + 1] = static_cast<uint8_t>(pair >> 8);
+      }
+    }
+  }
+  __syncthreads();
+  if (column0 + line >= columns || row0 + part >= rows) return;
+  union {
+    uint4 all;
+    uint8_t bytes[16];
+  } turned;
+#pragma unroll
+  for (int i = 0; i < 16; ++i) turned.bytes[i] = tile[part + i][line];
+  *reinterpret_cast<uint4*>(out + (column0 + line) * rows + row0 + part) = turned.all;
 }
 
 }  // namespace
@@ -177,11 +232,21 @@ void dequantise_nf4(cudaStream_t stream, const Tensor& y, const Weight& w) {
   CUDA_CHECK_LAUNCH();
 }
 
-void dequantise_nf4_to_fp8(cudaStream_t stream, void* codes, float* scales, const Weight& w) {
-  CHECK(w.in() % 8 == 0, "dequantise_nf4_to_fp8: " + w.values.describe());
-  const int64_t packs = w.in() / 8, passes = (packs + 511) / 512;
-  dequantise_to_fp8_kernel<<<blocks_for(w.out(), 1), whole_warps((packs + passes - 1) / passes), 0,
-                             stream>>>(static_cast<uint2*>(codes), scales, Nf4(w), w.in());
+void dequantise_nf4_to_fp8(cudaStream_t stream, void* codes, float* scales, const Weight& w,
+                           bool turn) {
+  const int64_t rows = w.out(), columns = w.in();
+  CHECK(rows % 16 == 0 && columns % 16 == 0, "dequantise_nf4_to_fp8: " + w.values.describe());
+  const int64_t packs = columns / 8, passes = (packs + 511) / 512;
+  const int threads = whole_warps((packs + passes - 1) / passes);
+  if (!turn) {
+    dequantise_to_fp8_kernel<<<blocks_for(rows, 1), threads, 0, stream>>>(
+        static_cast<uint2*>(codes), scales, Nf4(w), columns);
+  } else {
+    row_scales_kernel<<<blocks_for(rows, 1), threads, 0, stream>>>(scales, Nf4(w), columns);
+    const dim3 grid(blocks_for(columns, kTile), blocks_for(rows, kTile));
+    dequantise_turned_kernel<<<grid, 256, 0, stream>>>(static_cast<uint8_t*>(codes), scales, Nf4(w),
+                                                       rows, columns);
+  }
   CUDA_CHECK_LAUNCH();
 }
 

@@ -15,9 +15,10 @@ void quantise_nf4(cudaStream_t stream, const Weight& w, const Tensor& x, float* 
 /// y (out, in) f32 or bf16, contiguous, = w.
 void dequantise_nf4(cudaStream_t stream, const Tensor& y, const Weight& w);
 
-/// w as e4m3 rows: codes (out, in), 8-byte aligned, scales (out). The factor of a row is the
-/// largest magnitude of its blocks / 448, so that no number is above the range. `in` is a multiple
-/// of 8.
-void dequantise_nf4_to_fp8(cudaStream_t stream, void* codes, float* scales, const Weight& w);
+/// w as e4m3 rows: codes (out, in), or turned round (in, out), 16-byte aligned; scales (out). The
+/// factor of a row is the largest magnitude of its blocks / 448, so that no number is above the
+/// range. out and in are multiples of 16.
+void dequantise_nf4_to_fp8(cudaStream_t stream, void* codes, float* scales, const Weight& w,
+                           bool turn);
 
 }  // namespace fluxlora::cuda

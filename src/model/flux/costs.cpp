@@ -12,7 +12,9 @@ std::vector<PlanBlock> Workspace::costs(PaperDevice& paper) {
   Ops& op = paper.ops();
   const Weights& w = model_.weights();
   const Config& c = model_.config();
-  const WeightBytes bytes = weight_bytes(c, model_.act(), w.txt_in.weight.format);
+  const AdaptedLinear& body =
+      w.double_blocks.empty() ? w.single_blocks[0].linear1 : w.double_blocks[0].stream[img].qkv;
+  const WeightBytes bytes = weight_bytes(c, model_.act(), body.weight.format);
   const Tensor x = scratch_.d_h;  // any tensor of this shape will do on paper
   const Pending before{x, {cond_.silu_vec, cond_.silu_vec}};
 

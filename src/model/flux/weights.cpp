@@ -55,7 +55,11 @@ void describe(Weights& weights, const Config& config, DType act, WeightFormat fo
     weights.guidance_in.in_layer.weight.values = Tensor(act, {1, 1}, &weights);
   visit_linears(weights, [&](const std::string& name, AdaptedLinear& layer) {
     const LinearName& size = sizes.at(name);
-    layer.weight = arena(place_of(name, config.depth)).take(kOwner, format, size.out, size.in);
+    const std::optional<Place> place = place_of(name, config.depth);
+    // Embedders and the last layer are half a percent of the model, and every token passes through
+    // them: they are never quantised.
+    const WeightFormat own = !place && is_quantised(format) ? plain_format(act) : format;
+    layer.weight = arena(place).take(kOwner, own, size.out, size.in);
     layer.bias = arena({}).take(kOwner, act, {size.out});
   });
   visit_norms(weights, [&](Tensor& norm) { norm = arena({}).take(kOwner, act, {config.K}); });
