@@ -70,7 +70,7 @@ std::map<std::string, int64_t> Workspace::owners() const {
 }
 
 Kept Workspace::kept(size_t block) const {
-  if (!options_.training) return {};
+  if (!options_.training) return {Keep::input, /*outputs=*/false};
   return {options_.keep.empty() ? Keep::all : options_.keep[block], d_modulation_ || dora_};
 }
 
