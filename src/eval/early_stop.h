@@ -15,7 +15,7 @@ struct LossPoint {
 };
 
 struct StopOptions {
-  int64_t patience = 4;    ///< validations that must bring something, 1 or more
+  int64_t patience = 6;    ///< validations that must bring something, 1 or more
   double min_gain = 0.01;  ///< what they must bring, as a share of all that was gained
 };
 

@@ -33,10 +33,12 @@ double falling_share(std::span<const LossPoint> history, int64_t step) {
 }
 
 Verdict judge(const Measures& m, const Thresholds& t) {
-  if (m.trained_gain > 0 && m.gap() > t.most_gap)
+  const bool harm = m.gain < -t.least_gain;
+  if (harm || (m.trained_gain >= t.least_gain && m.gap() > t.most_gap))
     return {"overfit",
-            fmt::format("memorises: training pictures gained {:.0f} %, held-out ones {:.0f} %",
-                        100 * m.trained_gain, 100 * m.gain),
+            fmt::format("{}: training pictures gained {:.0f} %, held-out ones {:.0f} %",
+                        harm ? "spoils what the base could" : "memorises", 100 * m.trained_gain,
+                        100 * m.gain),
             {"take an earlier checkpoint, or lower train.steps",
              "lower train.learning_rate or lora.rank", "add pictures to dataset.path"}};
   if (m.gain < t.least_gain || m.falling > t.most_falling)
@@ -46,16 +48,17 @@ Verdict judge(const Measures& m, const Thresholds& t) {
                         100 * m.gain, 100 * m.falling),
             {"raise train.steps; --resume goes on where the schedule is constant",
              "raise train.learning_rate", "raise lora.rank"}};
-  if (m.bleed() > t.most_bleed)
+  if (m.distortion > t.most_distortion)
     return {"bleeds",
-            fmt::format("prompts without the trigger move {:.0f} % as far as those with it",
-                        100 * m.bleed()),
+            fmt::format("pictures without the trigger lose {:.0f} % of their forms, and move "
+                        "{:.0f} % as far as those with it",
+                        100 * m.distortion, 100 * m.bleed()),
             {"add pictures of other things as a folder with regularisation = true",
              "choose a rarer subject.trigger", "lower train.learning_rate or train.steps"}};
   return {"good",
-          fmt::format("learnt {:.0f} % of the loss, of which {:.0f} % only by memory; prompts "
-                      "without the trigger move {:.0f} % as far as those with it",
-                      100 * m.gain, 100 * std::max(m.gap(), 0.0), 100 * m.bleed()),
+          fmt::format("learnt {:.0f} % of the loss, {:.0f} % of what training pictures gained is "
+                      "memory, and pictures without the trigger lose {:.0f} % of their forms",
+                      100 * m.gain, 100 * std::max(m.gap(), 0.0), 100 * m.distortion),
           {}};
 }
 

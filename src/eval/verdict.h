@@ -35,12 +35,12 @@ struct Measures {
 /// points by straight lines; 0 without a gain. `history` begins with the untrained model.
 double falling_share(std::span<const LossPoint> history, int64_t step);
 
-/// What separates the verdicts. First guesses (docs/eval.md); bench/verdict.py judges them.
+/// What separates the verdicts, set on the tuning runs of bench/verdict.py (docs/eval.md).
 struct Thresholds {
-  double least_gain = 0.1;
+  double least_gain = 0.07;  ///< less is nothing, and as much lost is harm
   double most_falling = 0.2;
-  double most_gap = 0.4;
-  double most_bleed = 0.5;
+  double most_gap = 0.8;
+  double most_distortion = 0.06;
 };
 
 struct Verdict {

@@ -50,7 +50,7 @@ TEST(EarlyStop, ARisingLossStopsAfterThePatienceAndNamesTheBest) {
   ASSERT_TRUE(at.has_value());
   const StopAdvice advice = early_stop(std::span(history).first(*at + 1), {});
   EXPECT_EQ(advice.best, 8u);
-  EXPECT_EQ(*at, 12u);  // patience 4 after the lowest point
+  EXPECT_EQ(*at, 8u + static_cast<size_t>(StopOptions{}.patience));
   EXPECT_THAT(advice.reason, HasSubstr("rises"));
   EXPECT_THAT(advice.reason, HasSubstr("after step 80"));
 }
@@ -63,14 +63,14 @@ TEST(EarlyStop, ASpikeThatComesDownAgainIsWaitedOut) {
   // At 8.5 the last four have brought nothing, but their line falls.
   const std::vector<double> losses{10, 9, 8, 12, 11, 10, 8.5, 7, 6, 5, 4};
   const auto at = [&](double i) { return losses[static_cast<size_t>(i)]; };
-  EXPECT_EQ(stops_at(curve(static_cast<int>(losses.size()), at)), std::nullopt);
+  EXPECT_EQ(stops_at(curve(static_cast<int>(losses.size()), at), {4, 0.01}), std::nullopt);
 }
 
 TEST(EarlyStop, ARunThatGainsNothingStopsAndSaysSo) {
   for (const double far : {2., std::numeric_limits<double>::infinity(), std::nan("")}) {
     const auto history = curve(12, [&](double i) { return i == 0 ? 1 : far; });
     const auto at = stops_at(history);
-    ASSERT_EQ(at, 4u);
+    ASSERT_EQ(at, static_cast<size_t>(StopOptions{}.patience));
     const StopAdvice advice = early_stop(history, {});
     EXPECT_EQ(advice.best, 0u);
     EXPECT_THAT(advice.reason, HasSubstr("no validation was better than the untrained model"));

@@ -62,18 +62,28 @@ Measures plain() {
   m.falling = 0.02;
   m.trigger_drift = 0.5;
   m.neutral_drift = 0.05;
+  m.distortion = 0.01;
   return m;
+}
+
+/// Almost nothing was learnt, and half of that by heart: this is too little, not too much.
+TEST(Verdict, TheGapOfNothingIsNothing) {
+  Measures little = plain();
+  little.trained_gain = 0.03;
+  little.gain = -0.01;
+  EXPECT_EQ(judge(little).name, "underfit");
 }
 
 TEST(Verdict, NamesWhatIsWrongAndTheKeyToTurn) {
   EXPECT_EQ(judge(plain()).name, "good");
   EXPECT_TRUE(judge(plain()).advice.empty());
-  Measures memory = plain(), new_born = plain(), flood = plain();
-  memory.gain = -0.1;
+  Measures memory = plain(), harm = plain(), new_born = plain(), flood = plain();
+  memory.gain = 0.02;
+  harm.gain = harm.trained_gain = -0.3;
   new_born.falling = 0.6;
-  flood.neutral_drift = 0.48;
+  flood.distortion = 0.3;
   const std::vector<std::pair<Measures, std::string>> cases{
-      {memory, "overfit"}, {new_born, "underfit"}, {flood, "bleeds"}};
+      {memory, "overfit"}, {harm, "overfit"}, {new_born, "underfit"}, {flood, "bleeds"}};
   for (const auto& [measures, name] : cases) {
     const Verdict verdict = judge(measures);
     EXPECT_EQ(verdict.name, name);
