@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "eval/predictor.h"
 
-#include "base/error.h"
 #include "ops/transfer.h"
 
 namespace fluxlora::eval {
@@ -16,11 +15,14 @@ void Predictor::prepare(LatentSize size) {
         model_, model_.sizes(1, text_tokens_, size.first / 2, size.second / 2));
 }
 
+void Predictor::release() {
+  workspaces_.clear();
+}
+
 void Predictor::adapted(const Tensor& velocity, const Tensor& x, LatentSize size,
                         const Query& query) {
-  const auto found = workspaces_.find(size);
-  CHECK(found != workspaces_.end(), "Predictor: a size that was not prepared");
-  flux::Workspace& workspace = *found->second;
+  prepare(size);
+  flux::Workspace& workspace = *workspaces_.at(size);
   const flux::Inputs& in = workspace.inputs();
   Device& device = model_.device();
   upload_as(device, in.img, x);

@@ -35,6 +35,8 @@ class Predictor {
 
   /// Takes the memory for pictures of this size.
   void prepare(LatentSize size);
+  /// Gives it back until the next prediction.
+  void release();
 
   /// velocity (1, N, 4C) of packed latents x (1, N, 4C) of a prepared size; both f32, host memory.
   void adapted(const Tensor& velocity, const Tensor& x, LatentSize size, const Query& query);

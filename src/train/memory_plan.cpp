@@ -70,8 +70,7 @@ class PaperRun {
   }
   PlanProblem problem();
   Owners training_owners(const Plan& plan);
-  void add_validation(Owners& owners);
-  void add_sampling(Owners& owners);
+  void add_between_steps(Owners& owners);
   Owners encoding_owners() const;
   double seconds(const Plan& plan, const PlanProblem& problem);
 
@@ -130,8 +129,7 @@ PlanProblem PaperRun::problem() {
   lowest.level.assign(problem.blocks.size(), 0);
   for (auto& part : lowest.visits) part.assign(problem.blocks.size(), false);
   Owners owners = training_owners(lowest);
-  add_validation(owners);
-  add_sampling(owners);
+  add_between_steps(owners);
   problem.fixed = sum(owners, true);
   std::array<int64_t, 2> shared{};
   for (const PlanBlock& block : problem.blocks) {
@@ -173,23 +171,25 @@ Owners PaperRun::training_owners(const Plan& plan) {
   return owners;
 }
 
-/// One picture of each size at a time, while the training memory is there.
-void PaperRun::add_validation(Owners& owners) {
-  int64_t bytes = 0;
-  for (const Size size : in_.validated) bytes += flux::Workspace(model_, sizes(size, 1)).bytes();
-  if (bytes > 0) owners.push_back({"validation", bytes, true});
-}
-
-/// Samples are painted while the training memory is there; then their latents are decoded.
-void PaperRun::add_sampling(Owners& owners) {
+/// Between steps, while the training memory is there: pictures are validated, or samples painted,
+/// or their latents decoded, each in memory of its own, which is given back.
+void PaperRun::add_between_steps(Owners& owners) {
+  MemoryOwner largest{"validation", 0, true};
+  for (const Size size : in_.validated)
+    largest.bytes += flux::Workspace(model_, sizes(size, 1)).bytes();
   const SampleOptions& s = in_.options.sample;
-  if (s.every == 0) return;
-  const Size size{static_cast<int>(s.width), static_cast<int>(s.height)};
-  const flux::Workspace painter(model_, sizes(size, 1));
-  const DType act = in_.precision.act;
-  owners.push_back({"samples", painter.bytes(), true});
-  owners.push_back(
-      {"vae", in_.vae_weights + Vae::workspace_bytes(in_.vae, act, 1, s.height, s.width), true});
+  if (s.every > 0) {
+    const Size size{static_cast<int>(s.width), static_cast<int>(s.height)};
+    const flux::Workspace painter(model_, sizes(size, 1));
+    const MemoryOwner samples{"samples", painter.bytes(), true};
+    const MemoryOwner vae{
+        "vae",
+        in_.vae_weights + Vae::workspace_bytes(in_.vae, in_.precision.act, 1, s.height, s.width),
+        true};
+    for (const MemoryOwner& other : {samples, vae})
+      if (other.bytes > largest.bytes) largest = other;
+  }
+  if (largest.bytes > 0) owners.push_back(largest);
 }
 
 Owners PaperRun::encoding_owners() const {
@@ -248,15 +248,14 @@ MemoryPlan PaperRun::plan() {
                            gib(machine_.budget), gib(least)),
         host ? "allow more, or give the GPU more memory"
              : "allow more, or lower dataset.resolution, train.batch_size, lora.rank or the size "
-               "of samples, or set model.precision = \"fp8\"");
+               "of samples, or set model.precision = \"fp8\" or \"nf4\"");
   }
   MemoryPlan plan;
   plan.budget = machine_.budget;
   plan.residence = {found->visits};
   plan.keep = levels(*found);
   plan.owners = training_owners(*found);
-  add_validation(plan.owners);
-  add_sampling(plan.owners);
+  add_between_steps(plan.owners);
   plan.phase = "train";
   plan.host_bytes = sum(plan.owners, false);
   if (sum(encoding, true) > sum(plan.owners, true)) {

@@ -2,6 +2,7 @@
 #include "train/previews.h"
 
 #include <algorithm>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -12,12 +13,11 @@ namespace fluxlora::train {
 Previews::Previews(Device& device, flux::Transformer& model, const ModelFiles& folder,
                    const Encoded& encoded, const RunOptions& options)
     : device_(device),
+      model_(model),
       folder_(folder),
       encoded_(encoded),
       options_(options.sample),
-      painter_(model, folder,
-               {static_cast<int>(options.sample.width), static_cast<int>(options.sample.height)},
-               options.model.text_tokens) {}
+      text_tokens_(options.model.text_tokens) {}
 
 bool Previews::due(const RunOptions& options, int64_t step) {
   const int64_t every = options.sample.every;
@@ -27,15 +27,20 @@ bool Previews::due(const RunOptions& options, int64_t step) {
 std::vector<std::string> Previews::paint(const RunPaths& paths, int64_t step,
                                          const std::function<bool()>& stop) {
   std::vector<HostTensor> latents;
+  std::optional<eval::Painter> painter;
+  painter.emplace(model_, folder_,
+                  Size{static_cast<int>(options_.width), static_cast<int>(options_.height)},
+                  text_tokens_);
   for (size_t i = 0; i < encoded_.samples.size(); ++i) {
     if (stop()) return {};
     show_progress(fmt::format("sample {} of {}", i + 1, encoded_.samples.size()));
     const HostTensor noise =
-        eval::sample_noise(static_cast<uint64_t>(options_.seed) + i, painter_.channels(),
-                           painter_.height(), painter_.width());
+        eval::sample_noise(static_cast<uint64_t>(options_.seed) + i, painter->channels(),
+                           painter->height(), painter->width());
     latents.push_back(
-        painter_.paint(*encoded_.samples[i], noise.view, options_.steps, options_.guidance));
+        painter->paint(*encoded_.samples[i], noise.view, options_.steps, options_.guidance));
   }
+  painter.reset();  // before the decoder comes
   const std::vector<Picture> pictures = eval::decode(device_, folder_, latents);
   make_folder(paths.samples());
   FolderInTheMaking folder(paths.samples(step));

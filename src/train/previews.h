@@ -14,13 +14,14 @@ namespace fluxlora::train {
 
 class Previews {
  public:
-  /// Takes all memory of sampling. Adapters are attached before; the rest outlives it.
+  /// Adapters are attached before; everything outlives it.
   Previews(Device& device, flux::Transformer& model, const ModelFiles& folder,
            const Encoded& encoded, const RunOptions& options);
 
   /// Whether pictures belong to the state after `step` steps: at 0, every sample.every, at the end.
   static bool due(const RunOptions& options, int64_t step);
 
+  /// Takes the memory of sampling, then that of decoding, and gives it back.
   /// Paints samples/step-NNNNNN/NN.png, whole or not at all, and returns their paths. When `stop`
   /// says so between two pictures nothing is written and the list is empty.
   std::vector<std::string> paint(const RunPaths& paths, int64_t step,
@@ -28,10 +29,11 @@ class Previews {
 
  private:
   Device& device_;
+  flux::Transformer& model_;
   const ModelFiles& folder_;
   const Encoded& encoded_;
   SampleOptions options_;
-  eval::Painter painter_;
+  int64_t text_tokens_;
 };
 
 /// The pictures of a samples folder in their order.

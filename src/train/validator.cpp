@@ -51,7 +51,9 @@ Validator::Validator(flux::Transformer& model, lora::AdapterSet& adapters,
                        encoded.latents[static_cast<size_t>(trained)].w},
               .seed = static_cast<uint64_t>(options.train.seed),
               .points = kDriftPoints,
-              .guidance = options.sample.guidance}) {}
+              .guidance = options.sample.guidance}) {
+  predictor_.release();
+}
 
 bool Validator::due(int64_t step) const {
   if (!history_.empty() && history_.back().step >= step) return false;
@@ -63,6 +65,7 @@ monitor::ValidationEvent Validator::measure(int64_t step) {
   std::optional<double> drift;
   if (history_.size() % 2 == 0) drift = drift_.overall();
   history_.push_back({step, validation_.loss()});
+  predictor_.release();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   seconds_ += seconds.count();
   return {step, history_.back().loss, history_.front().loss, drift};

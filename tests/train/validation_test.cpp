@@ -67,7 +67,8 @@ struct Net {
 
   explicit Net(int64_t tokens) {
     const flux::Config& c = model.config();
-    prompt = {HostTensor(DType::f32, {tokens, c.context_in}), HostTensor(DType::f32, {c.vec_in})};
+    prompt = {
+        HostTensor(DType::f32, {tokens, c.context_in}), HostTensor(DType::f32, {c.vec_in}), {}};
     fill(prompt.txt.view, 1);
     fill(prompt.pooled.view, 2);
     adapters.initialise(3, "kaiming");
