@@ -25,10 +25,14 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct EvaluateArgs {
-  std::string run;
+  std::string run, features;
   bool json = false;
   DeviceArgs device;
 };
+
+Json or_null(const std::optional<double>& number) {
+  return number ? Json(*number) : Json();
+}
 
 Json to_json(const eval::Measures& m) {
   const eval::Verdict verdict = eval::judge(m);
@@ -47,6 +51,7 @@ Json to_json(const eval::Measures& m) {
           {"bleed", m.bleed()},
           {"near_bleed", m.near_bleed()},
           {"likeness", m.likeness},
+          {"similarity", or_null(m.similarity)},
           {"following", m.following},
           {"spill", m.spill},
           {"distortion", m.distortion}};
@@ -59,28 +64,36 @@ Json to_json(const train::Evaluation& evaluation) {
   return {{"verdict", eval::judge(last).name},
           {"best_step", evaluation.checkpoints[evaluation.best].step},
           {"base_loss", evaluation.base_loss},
+          {"base_similarity", or_null(evaluation.base_similarity)},
           {"prompts", evaluation.prompts},
           {"grid", evaluation.grid.filename().string()},
           {"checkpoints", checkpoints}};
 }
 
+/// The column of --features; nothing without.
+std::string similar(const std::optional<double>& similarity) {
+  return similarity ? fmt::format(" {:>7.3f}", *similarity) : "";
+}
+
 /// One row a checkpoint; docs/eval.md says what the columns mean.
 std::string table(const train::Evaluation& evaluation) {
-  std::string text = fmt::format(
-      "{:>8} {:>8} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>6} {:>10}  {}\n", "step", "loss", "gain",
-      "gap", "bleed", "near", "following", "likeness", "spill", "distortion", "verdict");
+  std::string text =
+      fmt::format("{:>8} {:>8} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9}{} {:>6} {:>10}  {}\n", "step",
+                  "loss", "gain", "gap", "bleed", "near", "following", "likeness",
+                  evaluation.base_similarity ? " similar" : "", "spill", "distortion", "verdict");
   for (size_t i = 0; i < evaluation.checkpoints.size(); ++i) {
     const eval::Measures& m = evaluation.checkpoints[i];
     text += fmt::format(
-        "{:>8} {:>8.4f} {:>6.2f} {:>6.2f} {:>6.2f} {:>6.2f} {:>9.2f} {:>9.2f} {:>6.3f} {:>10.3f}  "
-        "{}{}\n",
+        "{:>8} {:>8.4f} {:>6.2f} {:>6.2f} {:>6.2f} {:>6.2f} {:>9.2f} {:>9.2f}{} {:>6.3f} "
+        "{:>10.3f}  {}{}\n",
         m.step, m.loss, m.gain, m.gap(), m.bleed(), m.near_bleed(), m.following, m.likeness,
-        m.spill, m.distortion, eval::judge(m).name, i == evaluation.best ? ", the best" : "");
+        similar(m.similarity), m.spill, m.distortion, eval::judge(m).name,
+        i == evaluation.best ? ", the best" : "");
   }
   return text;
 }
 
-std::string words(const train::Evaluation& evaluation) {
+std::string words(const train::Evaluation& evaluation, const std::string& features) {
   const eval::Measures& last = evaluation.checkpoints.back();
   const eval::Measures& best = evaluation.checkpoints[evaluation.best];
   const eval::Verdict verdict = eval::judge(last);
@@ -92,6 +105,11 @@ std::string words(const train::Evaluation& evaluation) {
     text += fmt::format("Step {} is the one to use: {}; {}.\n", best.step, of_best.name,
                         of_best.sentence);
   }
+  if (last.similarity)
+    text +=
+        fmt::format("Samples and training pictures, as {} sees them: {:.3f}, the base's {:.3f}.\n",
+                    fs::path(features).filename().string(), *last.similarity,
+                    evaluation.base_similarity.value_or(0));
   return text + fmt::format("Pictures: {}\n", evaluation.grid.string());
 }
 
@@ -105,11 +123,12 @@ int run_evaluate(const EvaluateArgs& args) {
   train::fill_in(options, open_model(options.model));
   args.device.apply_threads();
   const std::unique_ptr<Device> device = open_device(args.device.device);
-  const train::Evaluation evaluation = train::evaluate_run(*device, options, show_progress);
+  const train::Evaluation evaluation =
+      train::evaluate_run(*device, options, show_progress, args.features);
   show_progress("");
   const std::string json = to_json(evaluation).dump(2) + "\n";
   write_file_atomically(fs::path(args.run) / "evaluation.json", json);
-  fmt::print("{}", args.json ? json : table(evaluation) + words(evaluation));
+  fmt::print("{}", args.json ? json : table(evaluation) + words(evaluation, args.features));
   return 0;
 }
 
@@ -120,6 +139,10 @@ void add_evaluate(CLI::App& program, int& status) {
   CLI::App* command =
       program.add_subcommand("evaluate", "Judge a run: what was learnt, overfit, bleed, advice");
   command->add_option("run", args->run, "The run's folder")->required()->type_name("RUN");
+  command
+      ->add_option("--features", args->features,
+                   "A DINOv2 or CLIP vision model, which compares samples and training pictures")
+      ->type_name("FILE.onnx");
   command->add_flag("--json", args->json, "Print JSON instead of a table");
   add_device_options(*command, args->device);
   set_example(*command, "fluxlora evaluate runs/my_mascot");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,7 +20,9 @@ struct Measures {
   double trained_gain = 0;  ///< the same of pictures that were trained
   double falling = 0;       ///< share of the gain that the last fifth of the steps brought
   double trigger_drift = 0, near_drift = 0, neutral_drift = 0;  ///< Drift::overall by class
-  double likeness = 0;    ///< correlation of samples with their nearest training picture
+  double likeness = 0;  ///< correlation of samples with their nearest training picture
+  /// Mean cosine of samples and training pictures in the eyes of a model that the user brought.
+  std::optional<double> similarity = {};
   double following = 0;   ///< how far prompts move the samples, as a share of the base's
   double spill = 0;       ///< PictureChange of neutral prompts, mean
   double distortion = 0;  ///< the same

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "caption/picture_features.h"
 #include "data/caption.h"
 #include "eval/drift.h"
 #include "eval/likeness.h"
@@ -30,9 +31,11 @@ constexpr size_t kPrompts = 4;  // of each class
 class Examination {
  public:
   Examination(Device& device, const RunOptions& options, const RunPaths& paths,
-              const std::function<void(const std::string&)>& progress);
+              const std::function<void(const std::string&)>& progress,
+              const std::filesystem::path& features);
 
   double base_loss() const { return base_loss_; }
+  std::optional<double> base_similarity() const { return similarity(base_pictures_); }
   const std::vector<std::string>& prompts() const { return prompts_; }
   /// The checkpoint's measures; its pictures become the next row of the grid.
   eval::Measures measure(int64_t step);
@@ -49,6 +52,8 @@ class Examination {
   std::vector<HostTensor> paint();
   double spread(const std::vector<HostTensor>& latents) const;
   double nearest(const std::vector<HostTensor>& latents) const;
+  void look_at_trained();
+  std::optional<double> similarity(const std::vector<Picture>& painted) const;
   void add_row(const std::string& label, const std::vector<Picture>& pictures);
 
   Device& device_;
@@ -71,14 +76,19 @@ class Examination {
   std::optional<eval::Painter> painter_;
   std::vector<eval::LossPoint> history_;
   double base_loss_ = 0, base_seen_ = 0, base_spread_ = 0;
+  std::unique_ptr<caption::PictureFeatures> eyes_;  ///< null unless the user brought some
+  std::vector<std::vector<float>> trained_features_;
   std::vector<Picture> base_pictures_, grid_;
   std::vector<std::string> labels_;
 };
 
 Examination::Examination(Device& device, const RunOptions& options, const RunPaths& paths,
-                         const std::function<void(const std::string&)>& progress)
+                         const std::function<void(const std::string&)>& progress,
+                         const std::filesystem::path& features)
     : device_(device), options_(options), paths_(paths), progress_(progress) {
+  if (!features.empty()) eyes_ = std::make_unique<caption::PictureFeatures>(features);
   load_data();
+  look_at_trained();
   choose_prompts();
   load_model();
   for (const auto& point : monitor::read_metrics(paths_.metrics()).validations)
@@ -240,6 +250,24 @@ double Examination::nearest(const std::vector<HostTensor>& latents) const {
   return trigger_.empty() ? 0 : sum / static_cast<double>(trigger_.size());
 }
 
+void Examination::look_at_trained() {
+  for (size_t j = 0; eyes_ && j < trained_; ++j)
+    if (const Example& example = dataset_.examples[j]; !example.regularisation)
+      trained_features_.push_back(eyes_->of(load_pixels(example)));
+}
+
+/// Mean cosine over all pairs of a sample with the trigger and a trained picture.
+std::optional<double> Examination::similarity(const std::vector<Picture>& painted) const {
+  if (!eyes_) return {};
+  double sum = 0;
+  for (size_t i = 0; i < trigger_.size(); ++i) {
+    const std::vector<float> own = eyes_->of(painted[i]);
+    for (const std::vector<float>& trained : trained_features_)
+      sum += caption::cosine(own, trained);
+  }
+  return sum / static_cast<double>(trigger_.size() * trained_features_.size());
+}
+
 eval::Measures Examination::measure(int64_t step) {
   progress_(fmt::format("measuring step {}", step));
   exporting::upload(*adapters_, 0, read_checkpoint(step));
@@ -262,6 +290,7 @@ eval::Measures Examination::measure(int64_t step) {
     m.spill += change.spill / static_cast<double>(neutral_.size());
     m.distortion += change.distortion / static_cast<double>(neutral_.size());
   }
+  m.similarity = similarity(painted);
   add_row(fmt::format("step {}", step), painted);
   return m;
 }
@@ -281,11 +310,13 @@ void Examination::write_grid(const std::filesystem::path& path) const {
 }  // namespace
 
 Evaluation evaluate_run(Device& device, const RunOptions& options,
-                        const std::function<void(const std::string&)>& progress) {
+                        const std::function<void(const std::string&)>& progress,
+                        const std::filesystem::path& features) {
   const RunPaths paths = run_paths(options);
-  Examination examination(device, options, paths, progress);
+  Examination examination(device, options, paths, progress, features);
   Evaluation result;
   result.base_loss = examination.base_loss();
+  result.base_similarity = examination.base_similarity();
   result.prompts = examination.prompts();
   for (const int64_t step : step_folders(paths.checkpoints()))
     if (step > 0) result.checkpoints.push_back(examination.measure(step));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// caption_dump OPTIONS PICTURE...: a caption a line, for test_captions.py. OPTIONS is a JSON object
+// caption_dump OPTIONS PICTURE...: a caption a line, for test_captions.py; with "kind" = "features"
+// a vector a line, for test_picture_features.py. OPTIONS is a JSON object
 // with "kind", "model" and what of caption::Options is to differ. Tokens come as "tokens ..." lines
 // on stderr.
 #include <cstdio>
@@ -9,6 +10,20 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "caption/captioner.h"
+#include "caption/picture_features.h"
+
+namespace {
+
+void print_features(const std::string& model, char** pictures, int count) {
+  fluxlora::caption::PictureFeatures eyes(model);
+  for (int i = 0; i < count; ++i) {
+    for (const float value : eyes.of(fluxlora::read_picture(pictures[i])))
+      std::printf("%.9g ", static_cast<double>(value));
+    std::printf("\n");
+  }
+}
+
+}  // namespace
 
 int main(int argc, char** argv) try {
   if (argc < 2) return 2;
@@ -16,6 +31,10 @@ int main(int argc, char** argv) try {
   fluxlora::caption::Options options;
   options.kind = json.at("kind").get<std::string>();
   options.model = json.at("model").get<std::string>();
+  if (options.kind == "features") {
+    print_features(options.model.string(), argv + 2, argc - 2);
+    return 0;
+  }
   auto& tagger = options.tagger;
   tagger.general_threshold = json.value("general", tagger.general_threshold);
   tagger.character_threshold = json.value("character", tagger.character_threshold);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes small models of the kinds that captioners use, with the files that the published ones have.
+"""Makes small models of the kinds that look at pictures, with the files that the published ones have.
 
-    python tests/interop/caption_models.py wd14|florence2 FOLDER
+    python tests/interop/caption_models.py wd14|florence2|dinov2|clip FOLDER
 
 The weights are random with a fixed seed; inputs, outputs, their names and the files beside are those of the published
 models, so the program's way through them is the same.
@@ -146,5 +146,41 @@ def make_florence2(folder, size=64):
     return folder, model
 
 
+def _make_eyes(folder, model, output, processor):
+    """onnx/model.onnx and, one folder up, preprocessor_config.json; large random weights, so that pictures matter."""
+    folder = pathlib.Path(folder)
+    (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    for name, weight in model.named_parameters():
+        if weight.dim() >= 2 and "position" not in name:
+            torch.nn.init.normal_(weight, std=2 / weight[0].numel() ** 0.5)
+    _export(_Part(lambda x: getattr(model(pixel_values=x), output), model), (torch.zeros(1, 3, 56, 56),),
+            folder / "onnx/model.onnx", ["pixel_values"], [output])  # fmt: skip
+    processor.save_pretrained(folder)
+    return folder
+
+
+def make_dinov2(folder):
+    """DINOv2 in small: all places, of which the first is the picture's."""
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(22)
+    config = Dinov2Config(image_size=56, patch_size=14, hidden_size=48, num_hidden_layers=2, num_attention_heads=4)
+    processor = BitImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}, resample=3,
+                                  do_center_crop=True, image_mean=[0.485, 0.456, 0.406],
+                                  image_std=[0.229, 0.224, 0.225], do_convert_rgb=True)  # fmt: skip
+    return _make_eyes(folder, Dinov2Model(config), "last_hidden_state", processor)
+
+
+def make_clip_eyes(folder):
+    """CLIP's vision part in small: image_embeds."""
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(23)
+    config = CLIPVisionConfig(image_size=56, patch_size=14, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+                              num_attention_heads=4, projection_dim=24)  # fmt: skip
+    processor = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    return _make_eyes(folder, CLIPVisionModelWithProjection(config), "image_embeds", processor)
+
+
 if __name__ == "__main__":
-    {"wd14": make_wd14, "florence2": make_florence2}[sys.argv[1]](sys.argv[2])
+    {"wd14": make_wd14, "florence2": make_florence2, "dinov2": make_dinov2, "clip": make_clip_eyes}[sys.argv[1]](sys.argv[2])
