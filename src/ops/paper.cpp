@@ -12,7 +12,7 @@ namespace {
 constexpr size_t kFamilies = static_cast<size_t>(Work::count);
 /// Of products of 8-bit operands (backend/cuda/linear_codes.cpp): what one takes before its factors
 /// are applied, and what its rows are a multiple of.
-constexpr int64_t kCodeProduct = int64_t{64} << 20, kChunkStep = 32;
+constexpr int64_t kCodeProduct = int64_t{32} << 20, kChunkStep = 32;
 /// cuBLASLt's workspace (backend/cuda/products.cpp), and what unfolded pictures take at most
 /// (backend/cuda/conv.cpp).
 constexpr int64_t kProductWorkspace = int64_t{32} << 20;

@@ -46,8 +46,8 @@ TEST(MemoryPlan, FluxDevFitsEveryCardAndIsFasterOnLargerOnes) {
 }
 
 /// All phases: T5-XXL and the VAE before training, validation and samples between steps.
-TEST(MemoryPlan, EightGiBDoForFp8AndNf4) {
-  for (const WeightFormat format : {WeightFormat::fp8, WeightFormat::nf4}) {
+TEST(MemoryPlan, EightGiBDoForWeightsInFewBits) {
+  for (const WeightFormat format : {WeightFormat::fp8, WeightFormat::int8, WeightFormat::nf4}) {
     PlanInputs in = dev(format);
     in.vae_weights = 2 * 83'819'683;
     in.validated = {{1024, 1024}};

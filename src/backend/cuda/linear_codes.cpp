@@ -14,7 +14,7 @@ namespace {
 
 /// What a product without its factors may take, so that a wide layer's i32 sums need no room beside
 /// the result's: rows are taken in chunks.
-constexpr int64_t kProductBytes = int64_t{64} << 20;
+constexpr int64_t kProductBytes = int64_t{32} << 20;
 /// Rows of chunks are a multiple of this: cuBLASLt's int8 kernels want more than 16.
 constexpr int64_t kChunkStep = 32;
 
