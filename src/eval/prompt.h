@@ -16,9 +16,9 @@ namespace fluxlora::eval {
 
 /// A prompt as both text encoders see it, in host memory, f32.
 struct PromptStates {
-  HostTensor txt;                 // (M, context_in) T5 token states, padding included
-  HostTensor pooled;              // (vec_in) CLIP
-  std::vector<int32_t> clip_ids;  ///< what CLIP makes it of, padding included
+  HostTensor txt;                      // (M, context_in) T5 token states, padding included
+  HostTensor pooled;                   // (vec_in) CLIP
+  std::vector<int32_t> clip_ids = {};  ///< what CLIP makes it of, padding included
 };
 
 /// By prompt.

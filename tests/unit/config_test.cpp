@@ -347,6 +347,7 @@ train::RunOptions unusual() {
             {"*.{3-7}.*"},
             {"*.attn.to_q = 5"},
             true,
+            true,
             0.125,
             "input",
             "/some/lora.safetensors",
