@@ -69,7 +69,7 @@ TEST(Quantise, EveryRowUsesAllOfItsRange) {
     source.view.as<float>()[i] =
         static_cast<float>(random.normal() * std::pow(10.0, static_cast<double>(i / 333 * 3 - 6)));
   std::fill_n(source.view.as<float>() + 4 * 333, 333, 0.0f);
-  quantise_rows(values.view, scales.view, source.view);
+  quantise({WeightFormat::fp8, values.view, scales.view}, source.view);
   for (int64_t o = 0; o < 5; ++o) {
     const float scale = scales.view.as<float>()[o];
     float largest = 0;
