@@ -321,6 +321,7 @@ train::RunOptions unusual() {
   o.model.t5_tokenizer = "/parts/t5";
   o.model.assistant_lora = "/parts/assistant.safetensors";
   o.model.precision = "f32";
+  o.model.text_precision = "fp8";
   o.model.text_tokens = 77;
   o.subject = {"naïve 'name'", "zor\"bot\\", "style"};
   FolderOptions first, second;
