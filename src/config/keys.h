@@ -68,7 +68,6 @@ struct Key {
   Limits limits = {};
   std::optional<int64_t> automatic = {};  ///< what the word "auto" stands for; none: not taken
   std::vector<std::string> choices = {};  ///< the words that it takes; empty: any
-  std::vector<std::string> later = {};    ///< words that it will take
   Kind kind = Kind::plain;
   Says says = Says::result;
   std::string absent = "";  ///< for the documentation: what an empty or zero default means

@@ -148,7 +148,7 @@ void read(const Context& at, const toml::node& node, std::vector<int64_t>& out) 
 /// A key without its owner's type.
 struct Rules {
   const Limits& limits;
-  const std::vector<std::string>&choices, &later;
+  const std::vector<std::string>& choices;
 };
 
 void check(const Context& at, const Rules& rules, double value, bool whole) {
@@ -209,13 +209,10 @@ void check(const Context& at, const Rules& rules, std::string& value) {
     const size_t first = value.find_first_not_of(" \t\r\n\f\v");
     value = value.substr(first, value.find_last_not_of(" \t\r\n\f\v") + 1 - first);
   }
-  const auto among = [&](const std::vector<std::string>& words) {
-    return std::find(words.begin(), words.end(), value) != words.end();
-  };
-  if (rules.choices.empty() || among(rules.choices)) return;
-  const char* problem =
-      among(rules.later) ? "which is not supported yet" : "which it does not take";
-  throw bad_input(at.place.where, fmt::format("{} is {}, {}", at.key, toml_string(value), problem),
+  const std::vector<std::string>& words = rules.choices;
+  if (words.empty() || std::find(words.begin(), words.end(), value) != words.end()) return;
+  throw bad_input(at.place.where,
+                  fmt::format("{} is {}, which it does not take", at.key, toml_string(value)),
                   "give " + one_of(rules.choices));
 }
 
@@ -224,7 +221,7 @@ void assign_any(Owner& owner, const Key<Owner>& key, const toml::node& node, con
   CHECK(key.kind != Kind::folder, "dataset.path has no place of its own");
   const std::string name = key.full();
   const Context at{name, place, key.kind};
-  const Rules rules{key.limits, key.choices, key.later};
+  const Rules rules{key.limits, key.choices};
   if (key.automatic && node.value<std::string>() == kAuto) {
     std::get<Member<Owner, int64_t>>(key.access)(owner) = *key.automatic;
     return;

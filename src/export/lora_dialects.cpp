@@ -273,6 +273,13 @@ void add_hashes(const std::vector<NamedTensor>& tensors,
   metadata["sshs_legacy_hash"] = legacy.hex().substr(0, 8);
 }
 
+void check_places(const LoraModules& file, const std::string& word) {
+  const Dialect& dialect = find_dialect(word);
+  const LoraModules in_rows = with_rows_of(file, dialect);
+  for (const LoraModule& module : in_rows.modules)
+    if (stem_of(module, dialect).empty()) no_place(file, module, dialect);
+}
+
 Written write_lora(const std::filesystem::path& path, const LoraModules& file,
                    const std::string& word, std::optional<DType> dtype) {
   const Dialect& dialect = find_dialect(word);

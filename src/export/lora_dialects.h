@@ -35,6 +35,9 @@ struct Written {
 Written write_lora(const std::filesystem::path& path, const LoraModules& file,
                    const std::string& dialect, std::optional<DType> dtype);
 
+/// Throws Error (bad_input) as write_lora would when a module of `file` has no place in `dialect`.
+void check_places(const LoraModules& file, const std::string& dialect);
+
 /// Adds sshs_model_hash and sshs_legacy_hash, as sd-scripts' precalculate_safetensors_hashes makes
 /// them of the tensors and the ss_ entries (flux-facts 3.2).
 void add_hashes(const std::vector<NamedTensor>& tensors,

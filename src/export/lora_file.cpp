@@ -2,6 +2,7 @@
 #include "export/lora_file.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -16,9 +17,6 @@ namespace fluxlora::exporting {
 namespace {
 
 constexpr const char* kPrefix = "transformer.";
-constexpr const char* kSuffixA = ".lora_A.weight";
-constexpr const char* kSuffixB = ".lora_B.weight";
-constexpr const char* kSuffixMagnitude = ".lora_magnitude_vector";
 
 HostTensor to_dtype(const Tensor& source, DType dtype) {
   HostTensor result = source.rank() == 1 ? HostTensor(dtype, {source.dim(0)})
@@ -105,37 +103,12 @@ void make_lora(LoraModule& module) {
   module.kron.clear();
 }
 
-/// LoKr in the layout that LyCORIS itself, SimpleTuner and ComfyUI read.
-void write_lokr(const std::filesystem::path& path, const lora::AdapterSet& adapters,
-                const flux::Config& config, DType dtype,
-                const std::map<std::string, std::string>& metadata) {
-  const LoraNames names(config);
-  LoraModules file{path, metadata, config, std::vector<LoraModule>(adapters.specs().size())};
-  for (const lora::Segment& segment : adapters.segments()) {
-    const lora::AdapterSpec& spec = adapters.specs()[segment.spec];
-    LoraModule& module = file.modules[segment.spec];
-    module.name = kPrefix + spec.module;
-    const auto place = names.find(module.name);
-    CHECK(place.has_value(), "no place for " + module.name);
-    module.place = *place;
-    module.rows = spec.rows;
-    module.in = spec.in;
-    module.rank = spec.rank;
-    module.alpha = spec.alpha;
-    const char* const key = segment.role == lora::Role::w1     ? "w1"
-                            : segment.role == lora::Role::w2_a ? "w2_a"
-                                                               : "w2_b";
-    module.kron[key] = to_dtype(adapters.download(segment).view, DType::f32);
-  }
-  write_lora(path, file, "simpletuner-lycoris", dtype);
-}
-
-/// The matrices of a set in f32, by spec; s is multiplied into b.
+/// The matrices of a set in f32, by spec; with `scaled` s is multiplied into b.
 struct Matrices {
   std::vector<HostTensor> a, b, magnitude;
 };
 
-Matrices matrices_of(const lora::AdapterSet& adapters) {
+Matrices matrices_of(const lora::AdapterSet& adapters, bool scaled) {
   const size_t count = adapters.specs().size();
   Matrices all{std::vector<HostTensor>(count), std::vector<HostTensor>(count),
                std::vector<HostTensor>(count)};
@@ -150,7 +123,7 @@ Matrices matrices_of(const lora::AdapterSet& adapters) {
     to = to_dtype(host.view, DType::f32);
     const auto scale = static_cast<float>(adapters.specs()[segment.spec].scale());
     float* const values = to.view.as<float>();
-    if (!is_a)
+    if (!is_a && scaled)
       std::for_each(values, values + to.view.size(), [scale](float& value) { value *= scale; });
   }
   return all;
@@ -172,50 +145,85 @@ std::pair<HostTensor, HostTensor> beside(const Matrices& own, const Matrices& st
   return both;
 }
 
-}  // namespace
+/// Modules with names and places, without matrices.
+LoraModules named_modules(const std::vector<lora::AdapterSpec>& specs, const flux::Config& config) {
+  const LoraNames names(config);
+  LoraModules file{"", {}, config, {}};
+  for (const lora::AdapterSpec& spec : specs) {
+    LoraModule module;
+    module.name = lora::is_clip(spec) ? spec.module : kPrefix + spec.module;
+    const auto place = names.find(module.name);
+    CHECK(place.has_value(), "no place for " + module.name);
+    module.place = *place;
+    module.rows = spec.rows;
+    module.in = spec.in;
+    module.rank = spec.rank;
+    module.alpha = spec.alpha;
+    file.modules.push_back(std::move(module));
+  }
+  return file;
+}
 
-void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& adapters,
-                    const flux::Config& config, DType dtype,
-                    const std::map<std::string, std::string>& metadata) {
-  if (adapters.specs().front().factor) return write_lokr(path, adapters, config, dtype, metadata);
-  const Matrices own = matrices_of(adapters);
-  const Matrices start = adapters.start() ? matrices_of(*adapters.start()) : Matrices{};
-  const std::vector<flux::LinearName> layers = flux::linear_names(config);
-  std::vector<HostTensor> memory;
-  std::vector<NamedTensor> tensors;
-  const auto add = [&](const std::string& name, const Tensor& view) {
-    memory.push_back(to_dtype(view, dtype));
-    tensors.push_back({name, memory.back().view});
-  };
-  std::vector<std::pair<HostTensor, HostTensor>> stacked;
-  for (size_t i = 0; i < start.a.size(); ++i) stacked.push_back(beside(own, start, i));
-  for (size_t i = 0; i < adapters.specs().size(); ++i) {
-    const lora::AdapterSpec& spec = adapters.specs()[i];
-    const Tensor A = start.a.empty() ? own.a[i].view : stacked[i].first.view;
-    const Tensor B = start.a.empty() ? own.b[i].view : stacked[i].second.view;
-    if (lora::is_clip(spec)) {
-      add(spec.module + kSuffixA, A);
-      add(spec.module + kSuffixB, B);
+void fill_lokr(LoraModules& file, const lora::AdapterSet& adapters) {
+  for (const lora::Segment& segment : adapters.segments()) {
+    const char* const key = segment.role == lora::Role::w1     ? "w1"
+                            : segment.role == lora::Role::w2_a ? "w2_a"
+                                                               : "w2_b";
+    file.modules[segment.spec].kron[key] = to_dtype(adapters.download(segment).view, DType::f32);
+  }
+}
+
+void fill_lora(LoraModules& file, const lora::AdapterSet& adapters) {
+  const lora::AdapterSet* const begun = adapters.start();
+  Matrices own = matrices_of(adapters, /*scaled=*/begun != nullptr);
+  const Matrices start = begun ? matrices_of(*begun, /*scaled=*/true) : Matrices{};
+  for (size_t i = 0; i < file.modules.size(); ++i) {
+    LoraModule& module = file.modules[i];
+    if (begun) {
+      std::tie(module.A, module.B) = beside(own, start, i);
+      module.rank = module.A.view.dim(0);
+      module.alpha = static_cast<double>(module.rank);
       continue;
     }
-    const auto layer = std::find_if(layers.begin(), layers.end(),
-                                    [&](const auto& l) { return l.bfl == spec.bfl; });
-    CHECK(layer != layers.end(), "no layer " + spec.bfl);
-    if (layer->swapped_halves) swap_halves(B);
-    // An adapter of a whole fused layer becomes one of each part, with the same A.
-    for (const flux::DiffusersPart& part : layer->parts) {
-      if (part.row0 < spec.row0 || part.row0 + part.rows > spec.row0 + spec.rows) continue;
-      add(kPrefix + part.module + kSuffixA, A);
-      add(kPrefix + part.module + kSuffixB, B.slice(0, part.row0 - spec.row0, part.rows));
-      if (spec.dora)
-        add(kPrefix + part.module + kSuffixMagnitude,
-            own.magnitude[i].view.slice(0, part.row0 - spec.row0, part.rows));
-    }
+    module.A = std::move(own.a[i]);
+    module.B = std::move(own.b[i]);
+    module.magnitude = std::move(own.magnitude[i]);
   }
-  std::map<std::string, std::string> all = metadata;
-  all["format"] = "pt";
-  add_hashes(tensors, all);
-  write_safetensors(path, std::move(tensors), all);
+}
+
+}  // namespace
+
+void check_style(const std::vector<lora::AdapterSpec>& specs, const flux::Config& config,
+                 const FileStyle& style) {
+  if (specs.front().factor > 0) return;
+  LoraModules file = named_modules(specs, config);
+  file.path = "output.format";
+  const auto zeros = [](HostTensor matrix) {
+    std::fill_n(matrix.view.as<float>(), matrix.view.size(), 0.0f);
+    return matrix;
+  };
+  for (size_t i = 0; i < specs.size(); ++i) {
+    LoraModule& module = file.modules[i];
+    module.rank = 1;
+    module.A = zeros(HostTensor(DType::f32, {1, module.in}));
+    module.B = zeros(HostTensor(DType::f32, {module.rows, 1}));
+    if (specs[i].dora) module.magnitude = zeros(HostTensor(DType::f32, {module.rows}));
+  }
+  check_places(file, style.format);
+}
+
+void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& adapters,
+                    const flux::Config& config, const FileStyle& style,
+                    const std::map<std::string, std::string>& metadata) {
+  LoraModules file = named_modules(adapters.specs(), config);
+  file.path = path;
+  file.metadata = metadata;
+  file.metadata["format"] = "pt";
+  // A file that has the hashes gets its own from write_lora.
+  file.metadata["sshs_model_hash"] = "";
+  const bool lokr = adapters.specs().front().factor > 0;
+  lokr ? fill_lokr(file, adapters) : fill_lora(file, adapters);
+  write_lora(path, file, lokr ? kLokrFormat : style.format, style.dtype);
 }
 
 LoraFile read_lora(const std::filesystem::path& path, const flux::Config& config,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// LoRA files to and from the adapters of a model. Written: diffusers/PEFT layout (flux-facts 3.1).
-// Read: any (export/lora_modules.h).
+// LoRA files to and from the adapters of a model, in any layout.
 #pragma once
 
 #include <filesystem>
@@ -14,15 +13,26 @@
 
 namespace fluxlora::exporting {
 
-/// Writes `transformer.<module>.lora_A.weight` and `.lora_B.weight` of every adapter as `dtype`
-/// (CLIP's under `text_encoder.`), a
-/// DoRA's `.lora_magnitude_vector` too, whole or not at all. Adapters with a start become such of
-/// twice the rank, (A; A0) and (B, -B0), which every reader takes. LoKr is written in LyCORIS' own
-/// layout. alpha/rank is multiplied into lora_B, since a file without alpha means scale 1 to every
-/// reader; the original alpha is in the metadata. `metadata` is added to the file's, with the
-/// sshs hashes of both.
+/// How the files of a run are written.
+struct FileStyle {
+  std::string format = "diffusers";  ///< one of write_lora's layouts, without "peft"
+  DType dtype = DType::f32;          ///< of all tensors
+};
+
+/// The layout of every LoKr, which is LyCORIS' own.
+inline constexpr const char* kLokrFormat = "simpletuner-lycoris";
+
+/// Throws Error (bad_input) when write_adapters could not write such adapters: a layer has no place
+/// in the layout. To be asked before training.
+void check_style(const std::vector<lora::AdapterSpec>& specs, const flux::Config& config,
+                 const FileStyle& style);
+
+/// Writes every adapter in the layout and type of `style` (write_lora), whole or not at all.
+/// Adapters with a start become such of twice the rank, (A; A0) and (B, -B0), which every reader
+/// takes. LoKr is in kLokrFormat whatever `style` says. `metadata` is added to the file's, with
+/// the sshs hashes of both. Throws Error as write_lora.
 void write_adapters(const std::filesystem::path& path, const lora::AdapterSet& adapters,
-                    const flux::Config& config, DType dtype,
+                    const flux::Config& config, const FileStyle& style,
                     const std::map<std::string, std::string>& metadata);
 
 /// A LoRA read from a file, before it is attached.

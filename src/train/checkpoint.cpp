@@ -10,7 +10,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "export/lora_file.h"
 #include "tensor/safetensors.h"
 #include "train/averaged.h"
 
@@ -92,7 +91,7 @@ Error not_finite(const std::string& what, double value, int64_t step) {
 }
 
 void save_checkpoint(const RunPaths& paths, const CheckpointInfo& info, const State& state,
-                     DType lora_dtype, const Metadata& lora_metadata) {
+                     const exporting::FileStyle& style, const Metadata& lora_metadata) {
   Metadata metadata{{"format", kFormat},
                     {"step", std::to_string(info.step)},
                     {"model", info.model_hash},
@@ -102,8 +101,8 @@ void save_checkpoint(const RunPaths& paths, const CheckpointInfo& info, const St
   FolderInTheMaking folder(paths.checkpoint(info.step));
   write_state(folder.path() / "state.safetensors", state, metadata, info.step);
   const Averaged averaged(state);
-  exporting::write_adapters(folder.path() / "lora.safetensors", state.adapters, state.config,
-                            lora_dtype, lora_metadata);
+  exporting::write_adapters(folder.path() / "lora.safetensors", state.adapters, state.config, style,
+                            lora_metadata);
   folder.finish();
 }
 

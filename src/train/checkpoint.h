@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "export/lora_file.h"
 #include "train/run_folder.h"
 #include "train/state.h"
 
@@ -23,11 +24,11 @@ struct CheckpointInfo {
   std::string started;       ///< the run's first start, with output.metadata_dates only
 };
 
-/// Writes step `info.step`'s folder: the LoRA as `lora_dtype` with `lora_metadata`, and everything
+/// Writes step `info.step`'s folder: the LoRA in `style` with `lora_metadata`, and everything
 /// that the next step needs. Throws Error (environment) when the disk is full: then the folder is
 /// not there, and older ones are untouched. Throws not_finite() when a parameter is not finite.
 void save_checkpoint(const RunPaths& paths, const CheckpointInfo& info, const State& state,
-                     DType lora_dtype, const Metadata& lora_metadata);
+                     const exporting::FileStyle& style, const Metadata& lora_metadata);
 
 /// The newest checkpoint whose state can be read; nothing if there is none. A damaged one is passed
 /// over with a warning in the log.

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "eval/painter.h"
+#include "export/lora_file.h"
 #include "model/flux/config.h"
 #include "model/precision.h"
 #include "train/memory_plan.h"
@@ -19,9 +20,11 @@ constexpr double kLeastForProdigy = 0.01;
 void check_choices(RunOptions& o) {
   transformer_precision(o.model.precision, /*on_host=*/true);
   text_precision(o.model.text_precision, /*on_host=*/true);
-  if (o.output.format != "diffusers")
-    throw bad_input("output.format", "\"" + o.output.format + "\" cannot be written yet",
-                    "use diffusers");
+  if (o.lora.type == "lokr" && o.output.format != "diffusers" &&
+      o.output.format != exporting::kLokrFormat)
+    throw bad_input("output.format",
+                    "LoKr is written in LyCORIS' layout alone, not as " + o.output.format,
+                    fmt::format("leave it out, or write \"{}\"", exporting::kLokrFormat));
   if (o.output.dtype != "f32" && o.output.dtype != "bf16" && o.output.dtype != "f16")
     throw bad_input("output.dtype", "\"" + o.output.dtype + "\" is not a type of tensors",
                     "use f32, bf16 or f16");

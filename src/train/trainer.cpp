@@ -36,8 +36,10 @@
 namespace fluxlora::train {
 namespace {
 
-DType lora_dtype(const std::string& name) {
-  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+exporting::FileStyle file_style(const OutputOptions& output) {
+  return {output.format, output.dtype == "bf16"  ? DType::bf16
+                         : output.dtype == "f16" ? DType::f16
+                                                 : DType::f32};
 }
 
 bool has_dora(const std::vector<lora::AdapterSpec>& specs) {
@@ -178,6 +180,7 @@ void Run::look_at_model() {
                       options_.lora.text_encoder ? "leave it out" : "set it to true");
     lora::check_places(targets_);
   }
+  exporting::check_style(targets_, config, file_style(options_.output));
   if (const auto& path = options_.model.assistant_lora; !path.empty())
     assistant_file_ = exporting::read_lora(path, config);
   if (assistant_file_ && has_dora(assistant_file_->specs))
@@ -412,7 +415,7 @@ void Run::save() {
   CheckpointInfo info = start_;
   info.step = state_->step;
   if (saved_step_ == info.step) return;
-  save_checkpoint(paths_, info, *state_, lora_dtype(options_.output.dtype), metadata());
+  save_checkpoint(paths_, info, *state_, file_style(options_.output), metadata());
   saved_step_ = info.step;
   remove_old_checkpoints(paths_, options_.output, options_.train.steps,
                          validator_ ? validator_->best_step() : 0);
@@ -455,7 +458,7 @@ Outcome Run::finish(const std::string& reason) {
   paint(/*last=*/true);
   const Averaged averaged(*state_);
   exporting::write_adapters(paths_.lora(), *adapters_, model_->config(),
-                            lora_dtype(options_.output.dtype), metadata());
+                            file_style(options_.output), metadata());
   write_before_after(paths_, state_->step);
   return end({false, done, text});
 }

@@ -94,7 +94,7 @@ void dump(int argc, char** argv) {
   if (!adapters) return write_safetensors(argv[3], {{"prediction", prediction.view}}, {});
   const HostTensor loss = backward(work, model, *adapters, in);
   write_safetensors(argv[3], {{"prediction", prediction.view}, {"loss", loss.view}}, {});
-  exporting::write_adapters(argv[7], *adapters, model.config(), DType::f32, {});
+  exporting::write_adapters(argv[7], *adapters, model.config(), {}, {});
 }
 
 }  // namespace

@@ -166,7 +166,7 @@ TEST_F(AdapterFile, WrittenAndReadIsTheSameChange) {
                    true);
     set.initialise(3, "gaussian");
     randomise_b(set);
-    exporting::write_adapters(path, set, model.config(), DType::f32, {{"trigger", "zorbot"}});
+    exporting::write_adapters(path, set, model.config(), {}, {{"trigger", "zorbot"}});
     fused = predict();
   }
   EXPECT_GT(relative_error(fused.view, base.view), 1e-2);
@@ -201,7 +201,7 @@ TEST_F(AdapterFile, ClipsAdaptersAreWrittenAndRead) {
     set.initialise(3, "kaiming");
     EXPECT_EQ(relative_error(pooled().view, base.view), 0);
     randomise_b(set);
-    exporting::write_adapters(path, set, model.config(), DType::f32, {});
+    exporting::write_adapters(path, set, model.config(), {}, {});
     adapted = pooled();
     set.set_multiplier(0);
     EXPECT_EQ(relative_error(pooled().view, base.view), 0);
@@ -227,7 +227,7 @@ TEST_F(AdapterFile, TwoFilesAddUp) {
     AdapterSet set(*device, model.weights(), specs, DType::f32, false);
     set.initialise(3, "kaiming");
     randomise_b(set);
-    exporting::write_adapters(path, set, model.config(), DType::f32, {});
+    exporting::write_adapters(path, set, model.config(), {}, {});
     set.set_multiplier(2);
     twice = predict();
   }
