@@ -2,6 +2,7 @@
 #include "monitor/page.h"
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace fluxlora::monitor {
 
@@ -29,6 +30,10 @@ std::string escape_html(const std::string& text) {
     }
   }
   return escaped;
+}
+
+std::string page_style() {
+  return std::string(map_file("builtin:report/style.css").text());
 }
 
 std::string fill_page(std::string_view page, const std::map<std::string, std::string>& parts) {

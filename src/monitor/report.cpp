@@ -331,7 +331,8 @@ std::string warnings(const ReportInfo& info) {
 void write_report(const fs::path& folder, const ReportInfo& info) {
   const Metrics metrics = read_metrics(folder / "metrics.jsonl");
   const FileView page = map_file("builtin:report/report.html");
-  const std::string text = fill_page(page.text(), {{"name", escape_html(info.name)},
+  const std::string text = fill_page(page.text(), {{"style", page_style()},
+                                                   {"name", escape_html(info.name)},
                                                    {"status", escape_html(info.status)},
                                                    {"warnings", warnings(info)},
                                                    {"before_after", before_after(folder, info)},

@@ -107,7 +107,8 @@ void write_page(const fs::path& folder, const Report& report) {
                   report.pictures.size() == 1 ? "" : "s");
   const FileView page = map_file("builtin:report/dataset.html");
   const std::string text =
-      monitor::fill_page(page.text(), {{"status", status},
+      monitor::fill_page(page.text(), {{"style", monitor::page_style()},
+                                       {"status", status},
                                        {"trigger", escape_html(report.trigger_split)},
                                        {"warnings", warnings(report)},
                                        {"cards", cards}});
