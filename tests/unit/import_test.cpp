@@ -176,6 +176,7 @@ TEST_F(ImportFolder, KohyaFoldersByName) {
 
 TEST_F(ImportFolder, KohyaSizesOfOneFolderMeet) {
   const train::RunOptions o = example("kohya_two_sizes.sh").options;
+  EXPECT_TRUE(o.dataset.folders[0].flip);
   ASSERT_EQ(o.dataset.folders.size(), 1u) << "the third is for validation alone";
   EXPECT_THAT(o.dataset.folders[0].resolutions, ElementsAre(1024, 768));
 }

@@ -126,6 +126,8 @@ FolderOptions folder_of(Translator& to, const Branch& dataset) {
   if (const Foreign* weight = find_option(dataset.options, "loss_multiplier"))
     folder.weight = number_of(*weight);
   if (!text("mask_path").empty()) folder.mask = to.resolved(text("mask_path"));
+  // It adds mirrored copies of all pictures: as often as half of the time.
+  folder.flip = is_on(find_option(dataset.options, "flip_x"));
   folder.alpha_mask = is_on(find_option(dataset.options, "alpha_mask"));
   if (const Foreign* least = find_option(dataset.options, "mask_min_value"))
     folder.unmasked_weight = std::clamp(number_of(*least), 0.0, 0.999);

@@ -100,6 +100,7 @@ std::vector<std::vector<int64_t>> add_folders(Translator& to, const std::vector<
     folder.trigger = "";
     folder.regularisation = is_on(find_option(subset.options, "is_reg"));
     if (folder.regularisation) folder.weight = subset.number("prior_loss_weight", 1);
+    folder.flip = is_on(find_option(subset.options, "flip_aug"));
     // --masked_loss says whether, the other two where the masks are.
     const bool alpha = is_on(find_option(subset.options, "alpha_mask"));
     const bool masked = is_on(find_option(subset.options, "masked_loss")) || to.flag("masked_loss");
@@ -109,7 +110,8 @@ std::vector<std::vector<int64_t>> add_folders(Translator& to, const std::vector<
     const Foreign* resolution = find_option(subset.options, "resolution");
     const auto same = std::find_if(folders.begin(), folders.end(), [&](const FolderOptions& other) {
       return other.path == folder.path && other.repeats == folder.repeats &&
-             other.caption == folder.caption && other.regularisation == folder.regularisation;
+             other.caption == folder.caption && other.regularisation == folder.regularisation &&
+             other.flip == folder.flip;
     });
     const auto at = static_cast<size_t>(same - folders.begin());
     if (same == folders.end()) {
