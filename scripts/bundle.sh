@@ -93,7 +93,7 @@ END
   foreign="$(env -i ldd "$to/fluxlora" | awk '/not found/ {print $1} $3 ~ /^\// {print $3}' | grep -v "^$root/$to/lib/" |
     while read -r library; do is_glibc "$(basename "$library")" || echo "$library"; done || true)"
   if [ -n "$foreign" ]; then fail "the bundle would take $foreign from the machine" "see pack in scripts/bundle.sh"; fi
-  (cd "$folder" && tar --sort=name --owner=0 --group=0 --mtime=@0 -cf - "$name" | xz -9e -T1 > "$name.tar.xz")
+  (cd "$folder" && tar --sort=name --owner=0 --group=0 --mtime=@0 -cf - "$name" | xz --x86 --lzma2=preset=9e,dict=192MiB -T1 > "$name.tar.xz")
 }
 
 scripts/install-deps.sh --python
